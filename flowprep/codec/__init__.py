@@ -1,0 +1,1 @@
+"""Codecs: frame arrays to the bytes of one tar member, and back."""

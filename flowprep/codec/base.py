@@ -1,0 +1,91 @@
+"""The codec contract, and the registry of codecs by name.
+
+A codec turns all frames of one modality of a clip into one file that an ordinary player or reader
+opens. RGB frames are uint8 [T, H, W, 3]; flow codes are uint8 or uint16 [T-1, 2H, W] (dx above dy).
+The same frames give the same bytes on the same installed versions and CPU family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from flowprep.errors import FlowprepError
+from flowprep.records import F64
+
+Kind = Literal["rgb", "flow8", "flow16"]
+"""What a codec stores: RGB frames, 8-bit flow codes, 16-bit flow codes."""
+
+
+class FrameWriter(Protocol):
+    """Takes frames chunk after chunk; the file is complete after `close`."""
+
+    def write(self, frames: np.ndarray, pts_s: F64) -> None:
+        """`frames` [n, ...] with their times in seconds since the clip's first frame."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> FrameWriter: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; on an exception release everything without completing the file."""
+        ...
+
+
+class Codec(Protocol):
+    """One way to store frames of one kind."""
+
+    name: str
+    kind: Kind
+    suffix: str  # of the member and of the file: mp4, mkv, zip
+    lossless: bool
+    params: str  # "crf=18 gop=16 preset=veryfast": recorded in each sample
+
+    def open_writer(self, path: Path, height: int, width: int, threads: int = 1) -> FrameWriter:
+        """Start the file `path`. `height`, `width` are those of the arrays (2H for flow)."""
+        ...
+
+    def read(self, data: bytes, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames start..stop-1, decoding no more than their group of pictures needs.
+
+        Raises ValueError when the bytes do not decode, or hold fewer than `stop` frames.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CodecEntry:
+    """A registered codec: where it lives, and what a user should know when choosing."""
+
+    kind: Kind
+    target: str  # "module:Class"
+    args: dict[str, Any]
+    summary: str
+
+
+CODECS: dict[str, CodecEntry] = {}
+
+
+def get_codec(name: str, kinds: Iterable[Kind]) -> Codec:
+    """The codec called `name`. Raises FlowprepError unless it is known and stores one of `kinds`."""
+    entry = CODECS.get(name)
+    fitting = sorted(n for n, e in CODECS.items() if e.kind in set(kinds))
+    if entry is None or name not in fitting:
+        raise FlowprepError(f"unknown codec {name!r}", f"allowed here: {', '.join(fitting)}")
+    module, _, attribute = entry.target.partition(":")
+    codec: Codec = getattr(import_module(module), attribute)(
+        name=name, kind=entry.kind, **entry.args
+    )
+    return codec

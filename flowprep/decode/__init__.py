@@ -1,0 +1,1 @@
+"""Decoders: a video file to resized RGB frames."""

@@ -1,0 +1,189 @@
+"""The engine contract, and the registry of engines by name.
+
+An engine computes TV-L1 flow of successive gray frames. The flow of a pair depends on that pair
+alone: whatever the chunk, batch, order, thread count or neighbours, it is bit-identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+from flowprep.errors import FlowprepError
+from flowprep.records import F32, U8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TVL1Params:
+    """Parameters of TV-L1; the defaults are those of OpenCV CUDA's OpticalFlowDual_TVL1."""
+
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    n_scales: int = 5
+    scale_step: float = 0.8
+    n_warps: int = 5
+    epsilon: float = 0.01
+    n_iterations: int = 300  # at most, per warp
+
+    def as_dict(self) -> dict[str, float | int]:
+        return asdict(self)
+
+
+class Engine(Protocol):
+    """Computes flow. Made by `get_engine`; lives in one process and one thread at a time."""
+
+    name: str
+    params: Mapping[str, Any]  # JSON values, stored in each sample
+    build: str  # what computed: library and version, device
+
+    def compute(self, gray_THW: U8) -> F32:
+        """uint8 [T, H, W], T >= 1 -> float32 [T-1, 2, H, W], C-contiguous, pixels per frame step."""
+        ...
+
+    def compute_batch(self, clips: Sequence[U8]) -> list[F32]:
+        """`compute` of several clips of one frame size."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """Where an engine lives and how a user gets it."""
+
+    target: str  # "module:factory"; factory(*, device, threads, **params) -> Engine
+    summary: str
+    install: str  # the line that makes it live
+
+    def load(self) -> Any:
+        module, _, attribute = self.target.partition(":")
+        return getattr(import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """Whether an engine can run here, and why not."""
+
+    name: str
+    summary: str
+    available: bool
+    detail: str  # the build when available, else what is missing
+    install: str
+
+
+ENGINES: dict[str, EngineEntry] = {
+    "opencv-cuda": EngineEntry(
+        "flowprep.flow.opencv:OpenCVCuda",
+        "cv2.cuda.OpticalFlowDual_TVL1, one stream",
+        "install a CUDA build of OpenCV (docs/engines.md) in place of the one from PyPI",
+    ),
+    "opencv-cpu": EngineEntry(
+        "flowprep.flow.opencv:OpenCVCpu",
+        "cv2.optflow.DualTVL1OpticalFlow in parity settings",
+        "pip install opencv-contrib-python-headless",
+    ),
+    "reference": EngineEntry(
+        "flowprep.flow.reference:Reference",
+        "NumPy float64, readable, slow: the oracle",
+        "always there",
+    ),
+    "constant": EngineEntry(
+        "flowprep.flow.constant:Constant",
+        "the same flow for every pair: measures everything but the flow",
+        "always there",
+    ),
+}
+AUTO_ORDER = ("opencv-cuda", "opencv-cpu")
+"""What `auto` tries, best first; `reference` and `constant` only run when named."""
+
+
+def registry() -> dict[str, EngineEntry]:
+    """Our engines and those that installed packages bring as `flowprep.engines` entry points."""
+    found = dict(ENGINES)
+    for point in entry_points(group="flowprep.engines"):
+        found.setdefault(
+            point.name,
+            EngineEntry(point.value, f"brought by {point.value}", f"pip install {point.name}"),
+        )
+    return found
+
+
+def get_engine(name: str, *, device: int | None = None, threads: int = 1, **params: Any) -> Engine:
+    """The engine called `name`, ready to compute.
+
+    `device` is a CUDA device number where the engine has one. `params` are those of `TVL1Params`.
+    Raises FlowprepError when the name is unknown or the engine cannot run here; nothing is
+    substituted.
+    """
+    entry = registry().get(name)
+    if entry is None:
+        raise FlowprepError(
+            f"unknown engine {name!r}", f"allowed: auto, {', '.join(sorted(registry()))}"
+        )
+    try:
+        return entry.load()(device=device, threads=threads, **params)
+    except ImportError as missing:
+        raise FlowprepError(f"engine {name!r} cannot run here: {missing}", entry.install) from missing
+
+
+def engine_status(name: str) -> EngineStatus:
+    """Try to make the engine; never raises."""
+    entry = registry()[name]
+    try:
+        engine = get_engine(name)
+    except FlowprepError as error:
+        return EngineStatus(name, entry.summary, False, error.message, error.hint or entry.install)
+    return EngineStatus(name, entry.summary, True, engine.build, entry.install)
+
+
+def resolve_auto() -> tuple[str, str]:
+    """The best engine here and why. Raises FlowprepError when none is live."""
+    reasons = []
+    for name in AUTO_ORDER:
+        status = engine_status(name)
+        if status.available:
+            skipped = f"; {'; '.join(reasons)}" if reasons else ""
+            return name, f"{status.detail}{skipped}"
+        reasons.append(f"{name}: {status.detail}")
+    raise FlowprepError(f"no engine is live here ({'; '.join(reasons)})", "see flowprep engines")
+
+
+def stream(engine: Engine, chunks: Iterable[U8]) -> Iterator[F32]:
+    """Flow of a clip that comes in chunks uint8 [n, H, W]; yields one float32 array per chunk.
+
+    The last frame of a chunk is carried over, so T frames give T-1 flows in all; the first chunk
+    of n frames gives n-1, every later one n. Pairs of identical frames are not computed: they are 0.
+    """
+    last: U8 | None = None
+    for chunk in chunks:
+        gray = chunk if last is None else np.concatenate([last[None], chunk])
+        last = gray[-1]
+        yield compute_distinct(engine, gray)
+
+
+def compute_distinct(engine: Engine, gray_THW: U8) -> F32:
+    """`engine.compute`, but pairs of identical frames give zero flow without being computed."""
+    n_pairs, (height, width) = len(gray_THW) - 1, gray_THW.shape[1:]
+    same = identical_pairs(gray_THW)
+    if not same.any():
+        return engine.compute(gray_THW)
+    flow = np.zeros((n_pairs, 2, height, width), np.float32)
+    for start, stop in _runs(~same):
+        flow[start:stop] = engine.compute(gray_THW[start : stop + 1])
+    return flow
+
+
+def identical_pairs(gray_THW: U8) -> np.ndarray:
+    """bool [T-1]: frame i equals frame i+1 in every pixel."""
+    pairs = zip(gray_THW[:-1], gray_THW[1:], strict=True)
+    return np.array([np.array_equal(a, b) for a, b in pairs], dtype=bool)
+
+
+def _runs(mask: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

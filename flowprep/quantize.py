@@ -1,0 +1,78 @@
+"""Flow in pixels <-> integer codes.
+
+Every map is affine, so one formula decodes them all, with two numbers from the sample's json:
+
+    flow_px = (code - flow_zero_code) * flow_px_per_code
+
+| map | code of a flow v | range | zero |
+|---|---|---|---|
+| symmetric | 128 + round(v * 127 / bound), clipped to 1..255 | +-bound | exact; a flip is 256 - code |
+| i3d | round((v + bound) * 255 / (2 bound)), clipped to 0..255 | +-bound | 128 decodes to bound/255 |
+| int16 | 32768 + round(32 v), clipped to 0..65535 | +-1024 px | exact |
+
+`i3d` is the map of denseflow, TSN and the I3D data (kinetics-i3d README: 256 buckets over
+[-20, 20]).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from flowprep.errors import FlowprepError
+from flowprep.records import F32, Codes
+
+MapName = Literal["symmetric", "i3d", "int16"]
+MAPS: tuple[str, ...] = get_args(MapName)
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """An affine map between flow in pixels and unsigned integer codes."""
+
+    name: MapName
+    bound_px: float
+    zero_code: float
+    px_per_code: float
+    lowest: int
+    highest: int
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        return np.uint8 if self.highest <= 255 else np.uint16
+
+    def encode(self, uv: F32) -> Codes:
+        """Flow float32 [T, 2, H, W] in pixels -> codes [T, 2H, W], dx above dy."""
+        n, _, height, width = uv.shape
+        codes = np.multiply(uv, np.float32(1 / self.px_per_code))
+        np.add(codes, np.float32(self.zero_code), out=codes)
+        np.rint(codes, out=codes)
+        np.clip(codes, self.lowest, self.highest, out=codes)
+        return codes.astype(self.dtype).reshape(n, 2 * height, width)
+
+    def decode(self, codes: Codes) -> F32:
+        """Codes [T, 2H, W] -> flow float32 [T, 2, H, W] in pixels."""
+        n, height2, width = codes.shape
+        flow = (codes.astype(np.float32) - np.float32(self.zero_code)) * np.float32(self.px_per_code)
+        return flow.reshape(n, 2, height2 // 2, width)
+
+    def saturated_count(self, uv: F32) -> int:
+        """How many of the values (two per pixel) lie beyond the bound."""
+        return int(np.count_nonzero(np.abs(uv) > self.bound_px))
+
+
+def make_quantizer(name: str, bound_px: float) -> Quantizer:
+    """The map called `name`. Raises FlowprepError for an unknown name or a bound outside (0, 1024]."""
+    if not 0 < bound_px <= 1024:
+        raise FlowprepError(
+            f"--bound {bound_px:g} is not usable", "give pixels per frame, above 0 and at most 1024"
+        )
+    if name == "symmetric":
+        return Quantizer("symmetric", bound_px, 128, bound_px / 127, 1, 255)
+    if name == "i3d":
+        return Quantizer("i3d", bound_px, 127.5, 2 * bound_px / 255, 0, 255)
+    if name == "int16":
+        return Quantizer("int16", 1023.96875, 32768, 1 / 32, 0, 65535)
+    raise FlowprepError(f"unknown flow map {name!r}", f"allowed: {', '.join(MAPS)}")

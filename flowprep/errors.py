@@ -1,4 +1,4 @@
-"""The two ways things go wrong: the user must act (FlowprepError), or one clip is lost (ClipError)."""
+"""Two ways to go wrong: the user must act (FlowprepError), or a clip is lost (ClipError)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RETRIABLE: frozenset[str] = frozenset({"missing", "unreadable", "changed", "flow
 
 
 class FlowprepError(Exception):
-    """The user must change something. `message` says what and which value, `hint` what to do next."""
+    """The user must act. `message` says what and which value, `hint` what to do next."""
 
     exit_code = 2
 

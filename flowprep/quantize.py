@@ -6,9 +6,9 @@ Every map is affine, so one formula decodes them all, with two numbers from the 
 
 | map | code of a flow v | range | zero |
 |---|---|---|---|
-| symmetric | 128 + round(v * 127 / bound), clipped to 1..255 | +-bound | exact; a flip is 256 - code |
-| i3d | round((v + bound) * 255 / (2 bound)), clipped to 0..255 | +-bound | 128 decodes to bound/255 |
-| int16 | 32768 + round(32 v), clipped to 0..65535 | +-1024 px | exact |
+| symmetric | 128 + round(v * 127 / bound), within 1..255 | +-bound | exact; flip = 256 - code |
+| i3d | round((v + bound) * 255 / (2 bound)), within 0..255 | +-bound | 128 is bound/255 |
+| int16 | 32768 + round(32 v), within 0..65535 | +-1024 px | exact |
 
 `i3d` is the map of denseflow, TSN and the I3D data (kinetics-i3d README: 256 buckets over
 [-20, 20]).
@@ -17,7 +17,7 @@ Every map is affine, so one formula decodes them all, with two numbers from the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -40,7 +40,8 @@ class Quantizer:
     highest: int
 
     @property
-    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+    def dtype(self) -> Any:
+        """uint8, or uint16 when a byte does not hold the highest code."""
         return np.uint8 if self.highest <= 255 else np.uint16
 
     def encode(self, uv: F32) -> Codes:
@@ -50,12 +51,14 @@ class Quantizer:
         np.add(codes, np.float32(self.zero_code), out=codes)
         np.rint(codes, out=codes)
         np.clip(codes, self.lowest, self.highest, out=codes)
-        return codes.astype(self.dtype).reshape(n, 2 * height, width)
+        return codes.reshape(n, 2 * height, width).astype(self.dtype)
 
     def decode(self, codes: Codes) -> F32:
         """Codes [T, 2H, W] -> flow float32 [T, 2, H, W] in pixels."""
         n, height2, width = codes.shape
-        flow = (codes.astype(np.float32) - np.float32(self.zero_code)) * np.float32(self.px_per_code)
+        flow = (codes.astype(np.float32) - np.float32(self.zero_code)) * np.float32(
+            self.px_per_code
+        )
         return flow.reshape(n, 2, height2 // 2, width)
 
     def saturated_count(self, uv: F32) -> int:
@@ -64,7 +67,7 @@ class Quantizer:
 
 
 def make_quantizer(name: str, bound_px: float) -> Quantizer:
-    """The map called `name`. Raises FlowprepError for an unknown name or a bound outside (0, 1024]."""
+    """The map called `name`. Raises FlowprepError for an unknown name or an unusable bound."""
     if not 0 < bound_px <= 1024:
         raise FlowprepError(
             f"--bound {bound_px:g} is not usable", "give pixels per frame, above 0 and at most 1024"

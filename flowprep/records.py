@@ -27,7 +27,9 @@ I64 = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def _check(name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int | None, ...]) -> None:
+def _check(
+    name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int | None, ...]
+) -> None:
     same = len(array.shape) == len(shape) and all(
         want is None or got == want for got, want in zip(array.shape, shape, strict=True)
     )

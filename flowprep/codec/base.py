@@ -75,7 +75,46 @@ class CodecEntry:
     summary: str
 
 
-CODECS: dict[str, CodecEntry] = {}
+GOP = 16
+"""A keyframe at every 16th frame, and nowhere else."""
+
+MAX_PIXELS = 2 * 8192 * 8192
+"""What one stored array may claim when it is read: two planes of the largest video taken."""
+
+CODECS: dict[str, CodecEntry] = {
+    "x264": CodecEntry(
+        "rgb",
+        "flowprep.codec.x264:X264",
+        {"preset": "veryfast", "crf": 18, "tune": "psy=0:aq-mode=0"},
+        "H.264 in mp4",
+    ),
+    "x264-fast": CodecEntry(
+        "rgb",
+        "flowprep.codec.x264:X264",
+        {"preset": "ultrafast", "crf": 16, "tune": "psy=0"},
+        "H.264 in mp4, for machines where encoding is what one waits for",
+    ),
+    "ffv1": CodecEntry("rgb", "flowprep.codec.ffv1:FFV1", {}, "lossless FFV1 in mkv"),
+    "jpeg": CodecEntry("rgb", "flowprep.codec.jpeg:JpegZip", {}, "JPEG q95 images in a zip"),
+    "x264-flow": CodecEntry(
+        "flow8",
+        "flowprep.codec.x264:X264",
+        {"preset": "veryfast", "crf": 12, "tune": "psy=0:aq-mode=0"},
+        "H.264 in mp4, gray, full range",
+    ),
+    "x264-flow-fast": CodecEntry(
+        "flow8",
+        "flowprep.codec.x264:X264",
+        {"preset": "ultrafast", "crf": 10, "tune": "psy=0"},
+        "H.264 in mp4, gray, full range, fast",
+    ),
+    "ffv1-flow": CodecEntry("flow8", "flowprep.codec.ffv1:FFV1", {}, "lossless FFV1 in mkv"),
+    "jpeg-flow": CodecEntry("flow8", "flowprep.codec.jpeg:JpegZip", {}, "JPEG q95 images in a zip"),
+    "ffv1-flow16": CodecEntry("flow16", "flowprep.codec.ffv1:FFV1", {}, "lossless FFV1 in mkv"),
+}
+
+DEFAULT_RGB, DEFAULT_FLOW, DEFAULT_FLOW16 = "x264", "x264-flow", "ffv1-flow16"
+FAST_RGB, FAST_FLOW = "x264-fast", "x264-flow-fast"
 
 
 def get_codec(name: str, kinds: Iterable[Kind]) -> Codec:

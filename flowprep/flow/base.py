@@ -6,7 +6,8 @@ alone: whatever the chunk, batch, order, thread count or neighbours, it is bit-i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -31,6 +32,27 @@ class TVL1Params:
     epsilon: float = 0.01
     n_iterations: int = 300  # at most, per warp
 
+    def __post_init__(self) -> None:
+        for name in ("n_scales", "n_warps", "n_iterations"):
+            self._require(name, int, "a whole number from 1 up", lambda v: v >= 1)
+        for name in ("tau", "lambda_", "theta"):
+            self._require(name, (int, float), "a number above 0", lambda v: 0 < v < math.inf)
+        self._require("epsilon", (int, float), "a number from 0 up", lambda v: 0 <= v < math.inf)
+        self._require(
+            "scale_step", (int, float), "a number above 0 and below 1", lambda v: 0 < v < 1
+        )
+
+    def _require(
+        self, name: str, kind: Any, allowed: str, is_allowed: Callable[[Any], bool]
+    ) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, kind) or not is_allowed(value):
+            default = type(self).__dataclass_fields__[name].default
+            raise FlowprepError(
+                f"TV-L1 parameter {name} = {value!r} is not possible",
+                f"give {allowed}, or leave it out for the default {default}",
+            )
+
     def as_dict(self) -> dict[str, float | int]:
         return asdict(self)
 
@@ -43,7 +65,7 @@ class Engine(Protocol):
     build: str  # what computed: library and version, device
 
     def compute(self, gray_THW: U8) -> F32:
-        """uint8 [T, H, W], T >= 1 -> float32 [T-1, 2, H, W], C-contiguous, pixels per frame step."""
+        """uint8 [T, H, W], T >= 1 -> contiguous float32 [T-1, 2, H, W], pixels per step."""
         ...
 
     def compute_batch(self, clips: Sequence[U8]) -> list[F32]:
@@ -58,6 +80,7 @@ class EngineEntry:
     target: str  # "module:factory"; factory(*, device, threads, **params) -> Engine
     summary: str
     install: str  # the line that makes it live
+    uses_gpu: bool = False
 
     def load(self) -> Any:
         module, _, attribute = self.target.partition(":")
@@ -80,6 +103,7 @@ ENGINES: dict[str, EngineEntry] = {
         "flowprep.flow.opencv:OpenCVCuda",
         "cv2.cuda.OpticalFlowDual_TVL1, one stream",
         "install a CUDA build of OpenCV (docs/engines.md) in place of the one from PyPI",
+        uses_gpu=True,
     ),
     "opencv-cpu": EngineEntry(
         "flowprep.flow.opencv:OpenCVCpu",
@@ -142,7 +166,7 @@ def engine_status(name: str) -> EngineStatus:
 
 def resolve_auto() -> tuple[str, str]:
     """The best engine here and why. Raises FlowprepError when none is live."""
-    reasons = []
+    reasons: list[str] = []
     for name in AUTO_ORDER:
         status = engine_status(name)
         if status.available:

@@ -1,0 +1,6 @@
+"""python -m flowprep"""
+
+from flowprep.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Settings of an extraction: one frozen record, its TOML form and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from flowprep.errors import FlowprepError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA_VERSION = 1
+"""Version of the sample and shard format."""
+
+Resize = Literal["area", "cv2-linear"]
+Labels = Literal["auto", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that changes output bytes. A field's metadata says what it is, for the CLI too."""
+
+    fps: float = field(default=25.0, metadata={"help": "frames a second at most; 0 = native"})
+    stride: int = field(default=1, metadata={"help": "keep every k-th frame (with native rate)"})
+    short_side: int = field(default=256, metadata={"help": "short side in pixels; 0 = native"})
+    resize: Resize = field(default="area", metadata={"help": "area, or cv2-linear as denseflow"})
+    apply_sar: bool = field(default=False, metadata={"help": "widen by the sample aspect ratio"})
+    clip_max_s: float = field(default=60.0, metadata={"help": "longest piece of a video, seconds"})
+    clip_frames: int = field(default=0, metadata={"help": "frames of a window; 0 = whole pieces"})
+    clip_stride: int = field(default=0, metadata={"help": "frames between windows; 0 = no overlap"})
+    labels: Labels = field(default="auto", metadata={"help": "auto, or none"})
+    engine: str = field(default="auto", metadata={"help": "see flowprep engines"})
+    engine_params: dict[str, Any] = field(default_factory=dict, metadata={"help": "name=value"})
+    flow_map: str = field(default="symmetric", metadata={"help": "symmetric, i3d or int16"})
+    bound_px: float = field(default=20.0, metadata={"help": "flow beyond it saturates, pixels"})
+    rgb_codec: str = field(default="x264", metadata={"help": "how RGB is stored"})
+    flow_codec: str = field(default="x264-flow", metadata={"help": "how flow is stored"})
+    shard_frames: int = field(default=8192, metadata={"help": "frames in a shard, about"})
+    seed: int = field(default=0, metadata={"help": "of the order of clips"})
+
+    def __post_init__(self) -> None:
+        for check in _CHECKS:
+            check(self)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over every setting and the schema version."""
+        text = json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: Settings) -> list[str]:
+        """The settings that differ, as "name: here -> there"."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{k}: {mine[k]!r} -> {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]
+
+
+def _at_least(name: str, low: float, flag: str) -> Any:
+    def check(settings: Settings) -> None:
+        value = getattr(settings, name)
+        if value < low:
+            raise FlowprepError(f"{flag} {value:g} is not usable", f"give {low:g} or more")
+
+    return check
+
+
+def _one_of(name: str, allowed: tuple[str, ...], flag: str) -> Any:
+    def check(settings: Settings) -> None:
+        value = getattr(settings, name)
+        if value not in allowed:
+            raise FlowprepError(f"{flag} {value!r} is not known", f"allowed: {', '.join(allowed)}")
+
+    return check
+
+
+def _windows(settings: Settings) -> None:
+    if settings.clip_frames == 1:
+        raise FlowprepError(
+            "--clip-frames 1 leaves no pair", "give 2 or more, or 0 for whole pieces"
+        )
+    if settings.clip_stride and not settings.clip_frames:
+        raise FlowprepError("--clip-stride needs --clip-frames", "give both, or neither")
+
+
+def _rate(settings: Settings) -> None:
+    if settings.stride > 1 and settings.fps:
+        raise FlowprepError(
+            f"--stride {settings.stride} and --fps {settings.fps:g} together are ambiguous",
+            "use --fps native with --stride",
+        )
+
+
+_CHECKS = (
+    _at_least("fps", 0, "--fps"),
+    _at_least("stride", 1, "--stride"),
+    _at_least("short_side", 0, "--size"),
+    _at_least("clip_max_s", 1, "--clip-max"),
+    _at_least("clip_frames", 0, "--clip-frames"),
+    _at_least("clip_stride", 0, "--clip-stride"),
+    _at_least("shard_frames", 2, "--shard-frames"),
+    _one_of("resize", get_args(Resize), "--resize"),
+    _one_of("labels", get_args(Labels), "--labels"),
+    _windows,
+    _rate,
+)
+
+
+def settings_from(values: dict[str, Any], where: str) -> Settings:
+    """Settings from a parsed TOML table. Raises FlowprepError for an unknown or ill-typed name."""
+    known = {f.name: f for f in fields(Settings)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise FlowprepError(
+            f"{where}: unknown setting {', '.join(unknown)}", f"allowed: {', '.join(known)}"
+        )
+    return replace(Settings(), **{k: _typed(k, v, where) for k, v in values.items()})
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    want = type(getattr(Settings(), name))
+    if want is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not want:
+        raise FlowprepError(
+            f"{where}: {name} = {value!r} is a {type(value).__name__}", f"give a {want.__name__}"
+        )
+    return value
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file. Raises FlowprepError when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FlowprepError(f"no such file: {path}", "check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FlowprepError(f"{path} is not TOML: {error}", "mend the file") from error
+
+
+def dump_toml(table: dict[str, Any]) -> str:
+    """The TOML text of a table."""
+    import tomli_w
+
+    return tomli_w.dumps(table)

@@ -1,0 +1,192 @@
+"""Open a local video as a byte stream, so that nothing but its own bytes can be read.
+
+Three locks, each enough by itself: the container is fed from an open file object (FFmpeg never
+learns a path to resolve others against), only the containers of `FORMATS` are recognised (no
+playlist, manifest, session description, image sequence or subtitle), and every further opening
+that a demuxer asks for is refused by `protocol_whitelist` and by `io_open`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import dropwhile
+from typing import IO, TYPE_CHECKING, NoReturn
+
+from flowprep.decode.base import Limits
+from flowprep.decode.structure import describe_damage
+from flowprep.errors import ClipError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+FORMATS = ("mov", "matroska", "avi", "gif", "mpegts", "mpeg", "flv", "asf", "ogg")
+"""FFmpeg demuxers that may be used. `mov` also reads mp4, m4v and 3gp, `matroska` also webm."""
+
+BUFFER_BYTES = 256 * 1024
+JOINED_MIDWAY = frozenset({"mpegts", "mpeg"})
+"""Containers of broadcasts, which a capture may enter between two key frames."""
+STILLS = ("attached_pic", "still_image", "timed_thumbnails")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVideo:
+    """An open container and the video stream that is read from it."""
+
+    path: str
+    container: InputContainer
+    stream: VideoStream
+
+    @property
+    def context(self) -> VideoCodecContext:
+        return self.stream.codec_context
+
+    @property
+    def format(self) -> str:
+        """The demuxer's first name: one of FORMATS."""
+        return self.container.format.name.split(",")[0]
+
+    @property
+    def codec(self) -> str:
+        """The coding standard (`av1`), whichever library decodes it (`libdav1d`)."""
+        return str(self.context.codec.canonical_name)
+
+    def packets(self) -> Iterator[Packet]:
+        """The stream's packets from where the container stands.
+
+        Without the empty ones (AVI writes them for a repeated frame), and in a broadcast without
+        those before the first key frame, which cannot be decoded.
+        """
+        packets = (p for p in self.container.demux(self.stream) if p.size)
+        if self.format in JOINED_MIDWAY:
+            return dropwhile(lambda p: not p.is_keyframe, packets)
+        return packets
+
+    @property
+    def frame_ticks(self) -> float:
+        """The average frame time in ticks of the stream's time base, 1 when unknown."""
+        rate, base = self.stream.average_rate or self.stream.base_rate, self.stream.time_base
+        return float(1 / (rate * base)) if rate and base else 1.0
+
+
+def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise PermissionError(f"the video asks to open {url!r}, which is not allowed")
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """Open a regular, non-empty, readable file, or say why not."""
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise ClipError("unreadable", f"{path} is not a regular file")
+        if info.st_size == 0:
+            raise ClipError("empty-file", f"{path} has 0 bytes")
+        return open(path, "rb", buffering=0)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ClipError("missing", f"{path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise ClipError("unreadable", f"{path}: {error}") from error
+
+
+@contextmanager
+def clip_errors(path: str) -> Iterator[None]:
+    """Turn whatever PyAV or the file system raises into a ClipError."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise ClipError("decode-error", f"{path}: {error.strerror or error}") from error
+    except OSError as error:
+        raise ClipError("unreadable", f"{path}: {error}") from error
+    except (ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
+        raise ClipError("decode-error", f"{path}: {error!r}") from error
+
+
+def _open_container(
+    file: IO[bytes], path: str, limits: Limits, demuxer_options: dict[str, str]
+) -> InputContainer:
+    import av
+
+    locks = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    try:
+        return av.open(
+            file,
+            mode="r",
+            options={"max_pixels": str(limits.max_pixels)},
+            container_options={**locks, **demuxer_options},
+            buffer_size=BUFFER_BYTES,
+            metadata_errors="replace",
+            io_open=_refuse,
+        )
+    except av.error.FFmpegError as error:
+        damage = describe_damage(path)
+        if damage is not None:
+            raise ClipError(damage[0], f"{path}: {damage[1]}") from error
+        message = f"{path} is not a video of a known container ({error.strerror})"
+        raise ClipError("not-a-video", message) from error
+
+
+def _video_stream(container: InputContainer, path: str) -> VideoStream:
+    streams = [s for s in container.streams.video if not _is_still(s)]
+    if not streams:
+        kinds = ", ".join(s.type for s in container.streams) or "none"
+        raise ClipError("no-video-stream", f"{path} has no video stream (streams: {kinds})")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise ClipError("unsupported-codec", f"{path}: no decoder for its video codec")
+    return stream
+
+
+def _is_still(stream: VideoStream) -> bool:
+    from av.stream import Disposition
+
+    stills = Disposition(0)
+    for name in STILLS:
+        stills |= getattr(Disposition, name)
+    return bool(Disposition(stream.disposition) & stills)
+
+
+def check_size(path: str, width: int, height: int, limits: Limits) -> None:
+    """Refuse dimensions beyond the limits."""
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
+        raise ClipError(
+            "too-large",
+            f"{path} claims {width}x{height}; allowed are {limits.max_pixels} pixels"
+            f" and {limits.max_side} a side",
+        )
+
+
+def check_count(path: str, n_frames: int, limits: Limits) -> None:
+    """Refuse a frame count beyond the limits."""
+    if n_frames > limits.max_frames:
+        raise ClipError(
+            "too-large", f"{path} has {n_frames} frames or more; allowed are {limits.max_frames}"
+        )
+
+
+def _set_up_decoder(context: VideoCodecContext, threads: int, limits: Limits) -> None:
+    context.thread_count = threads
+    context.thread_type = "NONE" if threads == 1 else "AUTO"
+    context.options = {"max_pixels": str(limits.max_pixels)}
+
+
+@contextmanager
+def open_video(
+    path: str, *, threads: int, limits: Limits, demuxer_options: dict[str, str] | None = None
+) -> Iterator[OpenVideo]:
+    """The container and its first moving-picture stream, checked against the limits."""
+    with open_bytes(path) as file, clip_errors(path):
+        container = _open_container(file, path, limits, demuxer_options or {})
+        with container:
+            stream = _video_stream(container, path)
+            check_size(path, stream.codec_context.width, stream.codec_context.height, limits)
+            check_count(path, stream.frames, limits)
+            _set_up_decoder(stream.codec_context, threads, limits)
+            yield OpenVideo(path=path, container=container, stream=stream)

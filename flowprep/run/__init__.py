@@ -1,0 +1,1 @@
+"""Extraction: plan, shard jobs, executors, progress."""

@@ -1,0 +1,95 @@
+"""What a run will cost: bytes from the codec table, time from a few pairs of the source."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from flowprep.config import Settings
+from flowprep.decode.base import get_decoder
+from flowprep.decode.geometry import resize, to_gray
+from flowprep.errors import ClipError
+from flowprep.flow.base import get_engine
+from flowprep.records import Clip, Media
+from flowprep.run.prepare import Work
+from flowprep.run.stages import output_size
+
+BYTES_PER_PIXEL = {"x264": 0.06, "x264-flow": 0.05}
+"""Per stored pixel of a frame; docs/codecs.md."""
+UNKNOWN_CODEC = 0.5
+PROBE_CLIPS = 3
+PROBE_PAIRS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The cost of the shards that are left."""
+
+    n_bytes: int
+    flow_s: float  # seconds of one worker in the engine; 0 when nothing could be tried
+    n_pairs_tried: int
+
+
+def pixel_bytes(settings: Settings) -> float:
+    """Bytes per stored pixel, RGB and flow together."""
+    names = (settings.rgb_codec, settings.flow_codec)
+    return sum(BYTES_PER_PIXEL.get(name, UNKNOWN_CODEC) for name in names)
+
+
+def planned_bytes(work: Work) -> int:
+    """Bytes of the tars that are left to make, about."""
+    pixels = sum(_pixels(media, work.settings) * clip.n_frames for clip, media in _todo(work))
+    return int(pixels * pixel_bytes(work.settings))
+
+
+def estimate(work: Work) -> Estimate:
+    """Try the engine on a few pairs of the source, and scale up."""
+    todo = _todo(work)
+    total = sum(_pixels(media, work.settings) * (clip.n_frames - 1) for clip, media in todo)
+    step = max(1, len(todo) // PROBE_CLIPS)
+    seconds = pixels = pairs = 0.0
+    for clip, media in todo[::step][:PROBE_CLIPS]:
+        gray = _first_frames(work, clip, media)
+        if len(gray) < 2:
+            continue
+        engine = get_engine(work.settings.engine, **work.settings.engine_params)
+        started = time.perf_counter()
+        engine.compute(gray)
+        seconds += time.perf_counter() - started
+        pixels += gray[1:].size
+        pairs += len(gray) - 1
+    return Estimate(
+        n_bytes=planned_bytes(work),
+        flow_s=total * seconds / pixels if pixels else 0.0,
+        n_pairs_tried=int(pairs),
+    )
+
+
+def _todo(work: Work) -> list[tuple[Clip, Media]]:
+    todo, media = set(work.todo), {v.path: v.media for v in work.videos}
+    shard_of = {row.key: row.shard for row in work.rows}
+    found = []
+    for key, clip in work.clips.items():
+        of_clip = media[clip.path]
+        if shard_of[key] in todo and of_clip is not None and clip.n_frames > 1:
+            found.append((clip, of_clip))
+    return found
+
+
+def _pixels(media: Media, settings: Settings) -> int:
+    width, height = output_size(media, settings)
+    return width * height
+
+
+def _first_frames(work: Work, clip: Clip, media: Media) -> np.ndarray:
+    path, index = work.source.root / clip.path, clip.source_index[: PROBE_PAIRS + 1]
+    size = output_size(media, work.settings)
+    try:
+        frames = list(islice(get_decoder().frames(str(path), media, index), len(index)))
+    except ClipError:
+        frames = []
+    small = [to_gray(resize(frame, *size, work.settings.resize)) for frame in frames]
+    return np.stack(small) if small else np.empty((0, 0, 0), np.uint8)

@@ -1,0 +1,109 @@
+"""Which workers a run gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowprep.config import Settings
+from flowprep.errors import FlowprepError
+from flowprep.flow.base import get_engine, registry, resolve_auto
+from flowprep.run.schedule import Pool, WorkerSpec
+
+EXECUTORS = ("ray", "local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Where and with how many workers to run."""
+
+    executor: str = "ray"
+    ray_address: str | None = None
+    workers: int = 0  # 0 = one per core, or `workers_per_gpu` per GPU
+    workers_per_gpu: int = 2
+
+    @property
+    def cpus(self) -> int:
+        """Cores of this machine that this process may use."""
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+
+
+def choose_engine(settings: Settings) -> tuple[str, str]:
+    """(engine, why) where the workers run. Raises FlowprepError when it is not live there."""
+    if settings.engine == "auto":
+        return resolve_auto()
+    return settings.engine, get_engine(settings.engine, **settings.engine_params).build
+
+
+@contextmanager
+def open_pool(resources: Resources, settings: Settings, n_jobs: int) -> Iterator[Pool]:
+    """Workers for `n_jobs` shards, ended on the way out."""
+    pool = _local_pool if resources.executor == "local" else _ray_pool
+    opened = pool(resources, settings, n_jobs)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _local_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
+    from flowprep.run.local import LocalPool
+
+    devices: list[int | None] = _devices() if registry()[settings.engine].uses_gpu else [None]
+    return LocalPool(_specs(resources, settings, n_jobs, resources.cpus, devices))
+
+
+def _ray_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
+    try:
+        from flowprep.run import ray
+    except ImportError as missing:
+        raise FlowprepError(
+            f"Ray is not installed: {missing}", "pip install ray, or pass --executor local"
+        ) from missing
+    ray.connect(resources.ray_address, None if resources.ray_address else _at_least(resources))
+    cpus = ray.cluster_size("CPU")
+    if not registry()[settings.engine].uses_gpu:
+        return ray.RayPool(_specs(resources, settings, n_jobs, cpus, [None]))
+    devices: list[int | None] = [0] * ray.cluster_size("GPU")
+    specs = _specs(resources, settings, n_jobs, cpus, devices)
+    return ray.RayPool(specs, gpu_share=1 / resources.workers_per_gpu)
+
+
+def _at_least(resources: Resources) -> int:
+    return max(resources.cpus, resources.workers)
+
+
+def _specs(
+    resources: Resources,
+    settings: Settings,
+    n_jobs: int,
+    cpus: int,
+    devices: list[int | None],
+) -> list[WorkerSpec]:
+    """CPU engines: a worker per core. GPU engines: some per device, which share the cores."""
+    if not devices:
+        raise FlowprepError(
+            f"engine {settings.engine!r} needs a GPU and none is here", "see flowprep engines"
+        )
+    on_gpu = devices != [None]
+    wanted = resources.workers or (len(devices) * resources.workers_per_gpu if on_gpu else cpus)
+    threads = max(1, cpus // wanted) if on_gpu else 1
+    return [
+        WorkerSpec(settings=settings, device=devices[i % len(devices)], threads=threads)
+        for i in range(max(1, min(wanted, n_jobs)))
+    ]
+
+
+def _devices() -> list[int | None]:
+    """Numbers of the CUDA devices this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return list(range(len([v for v in visible.split(",") if v.strip() not in ("", "-1")])))
+    return list(range(len(list(Path("/dev").glob("nvidia[0-9]*")))))

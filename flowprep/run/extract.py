@@ -1,0 +1,194 @@
+"""`flowprep extract`: from a source to a finished dataset."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from flowprep.errors import FlowprepError
+from flowprep.records import Clip, Failure, Video
+from flowprep.run.estimate import planned_bytes
+from flowprep.run.executors import open_pool
+from flowprep.run.job import ShardJob
+from flowprep.run.plan import PlanRow, plan_bytes
+from flowprep.run.prepare import Request, Work, config_toml, prepare
+from flowprep.run.progress import Display
+from flowprep.run.schedule import Outcome, drive
+from flowprep.run.stages import ClipTask
+from flowprep.shard.index import (
+    dataset_bytes,
+    failures_bytes,
+    index_bytes,
+    load_dataset,
+    load_mark,
+)
+from flowprep.shard.layout import Layout
+from flowprep.storage import exclusive, free_bytes, refuse_url, write_whole
+
+SPARE_BYTES = 64 << 20
+"""Room that must be left beyond the estimate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How a run ended, over the whole dataset."""
+
+    planned: int
+    samples: int
+    failures: list[Failure]
+    lost: dict[str, str] = field(default_factory=dict)  # shards that could not be made, and why
+    frames: int = 0
+    flows: int = 0
+    tar_bytes: int = 0
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Failures by reason."""
+        return Counter(failure.reason for failure in self.failures)
+
+
+def extract(request: Request, display: Display) -> Summary:
+    """Make or finish a dataset.
+
+    Raises FlowprepError when the user must act: no videos, another configuration in the folder, no
+    room, an engine that is not there. KeyboardInterrupt leaves what is committed; a rerun goes on.
+    """
+    layout = Layout(_writable(request.out))
+    with exclusive(layout.lock, request.out):
+        try:
+            shutil.rmtree(layout.scratch, ignore_errors=True)
+            layout.scratch.mkdir()
+            return _extract(request, layout, display)
+        finally:
+            shutil.rmtree(layout.scratch, ignore_errors=True)
+            layout.lock.unlink(missing_ok=True)
+
+
+def _writable(out: str) -> Path:
+    path = refuse_url(out, "--out").resolve()
+    layout = Layout(path)
+    if path.is_dir() and any(path.iterdir()) and not layout.internal.is_dir():
+        raise FlowprepError(
+            f"--out {out} holds other files", "give a new or empty folder, or a dataset of flowprep"
+        )
+    try:
+        layout.marks.mkdir(parents=True, exist_ok=True)
+        layout.lock.touch()
+    except OSError as error:
+        raise FlowprepError(
+            f"--out {out}: {error.strerror}", "give a folder you can write to"
+        ) from error
+    return path
+
+
+def _extract(request: Request, layout: Layout, display: Display) -> Summary:
+    work = prepare(request, layout, display)
+    _check_space(request, layout, work)
+    jobs = shard_jobs(layout, work)
+    if jobs or not _is_finished(layout):
+        layout.dataset.unlink(missing_ok=True)
+        _save_plan(layout, work)
+    outcome = _run(request, work, jobs, display) if jobs else Outcome()
+    return _finalise(layout, work, outcome)
+
+
+def _is_finished(layout: Layout) -> bool:
+    try:
+        load_dataset(layout.dataset)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _save_plan(layout: Layout, work: Work) -> None:
+    classes = "".join(f"{name}\n" for name in work.classes).encode()
+    if not layout.config.exists():
+        write_whole(layout.config, config_toml(work), layout.scratch)
+    write_whole(layout.classes, classes, layout.scratch)
+    write_whole(layout.plan, plan_bytes(work.rows), layout.scratch)
+
+
+def _check_space(request: Request, layout: Layout, work: Work) -> None:
+    """Raise FlowprepError when the shards to make will not fit by a first estimate."""
+    needed, free = planned_bytes(work) + SPARE_BYTES, free_bytes(layout.out)
+    if work.todo and free < needed:
+        raise FlowprepError(
+            f"--out {request.out}: {free / 1e9:.2f} GB are free, "
+            f"about {needed / 1e9:.2f} GB will be needed",
+            "make room, choose another folder, or a smaller --size",
+        )
+
+
+def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
+    """What workers need to make the shards that are left; finished samples are kept."""
+    videos = {video.path: video for video in work.videos}
+    rows = defaultdict[str, list[PlanRow]](list)
+    for row in work.rows:
+        rows[row.shard].append(row)
+    return [
+        ShardJob(
+            shard=shard,
+            root=work.source.root,
+            out=layout.out,
+            settings=work.settings,
+            tasks=[
+                _task(row, work.clips.get(row.key), videos.get(row.path)) for row in rows[shard]
+            ],
+            class_index={name: i for i, name in enumerate(work.classes)},
+            versions=work.versions,
+            keep=load_mark(layout.mark(shard)).samples if shard in work.retry else [],
+        )
+        for shard in work.todo
+    ]
+
+
+def _task(row: PlanRow, clip: Clip | None, video: Video | None) -> ClipTask:
+    if clip is None or video is None:
+        clip = Clip(
+            key=row.key,
+            path=row.path,
+            number=int(row.key.rpartition("-")[2]),
+            label=row.label,
+            split=row.split,
+            source_index=np.empty(0, np.int64),
+            reason="missing",
+            message="no longer in the source",
+        )
+    return ClipTask(
+        clip=clip,
+        media=video.media if video else None,
+        size_bytes=video.size_bytes if video else -1,
+        mtime_ns=video.mtime_ns if video else -1,
+    )
+
+
+def _run(request: Request, work: Work, jobs: list[ShardJob], display: Display) -> Outcome:
+    with (
+        display.running(jobs),
+        open_pool(request.resources, work.settings, len(jobs)) as pool,
+    ):
+        return drive(jobs, pool, display.on_message)
+
+
+def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
+    """Index and failure list of what is committed; dataset.json when nothing is missing."""
+    marks = [load_mark(layout.mark(shard)) for shard in layout.committed()]
+    if not _is_finished(layout):
+        write_whole(layout.index, index_bytes(marks), layout.scratch)
+        write_whole(layout.failures, failures_bytes(marks), layout.scratch)
+    if not outcome.lost and not _is_finished(layout):
+        fingerprint = work.settings.fingerprint()
+        write_whole(layout.dataset, dataset_bytes(layout, marks, fingerprint), layout.scratch)
+    return Summary(
+        planned=len(work.rows),
+        samples=sum(len(mark.samples) for mark in marks),
+        failures=[failure for mark in marks for failure in mark.failures],
+        lost=outcome.lost,
+        frames=sum(row.n_frames for mark in marks for row in mark.samples),
+        flows=sum(row.n_flows for mark in marks for row in mark.samples),
+        tar_bytes=sum(mark.tar_bytes for mark in marks),
+    )

@@ -1,0 +1,91 @@
+"""Executor `local`: worker processes on this machine, no Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from flowprep.run.job import ShardJob
+from flowprep.run.schedule import Died, Message, WorkerSpec
+
+
+class LocalPool:
+    """One process per spec. They end with the process that started them, however it ends."""
+
+    def __init__(self, specs: list[WorkerSpec]) -> None:
+        self._specs = specs
+        self._context = multiprocessing.get_context("spawn")
+        self._started = [self._start(number) for number in range(len(specs))]
+
+    @property
+    def size(self) -> int:
+        return len(self._specs)
+
+    def _start(self, number: int) -> tuple[SpawnProcess, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(number, self._specs[number], theirs), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def submit(self, worker: int, job: ShardJob) -> None:
+        with contextlib.suppress(OSError):  # a dead worker is told by `wait`
+            self._started[worker][1].send(job)
+
+    def wait(self, timeout_s: float) -> Iterable[Message]:
+        pipes = {pipe: number for number, (_, pipe) in enumerate(self._started)}
+        for ready in wait(list(pipes), timeout_s):
+            assert isinstance(ready, Connection)
+            yield self._receive(pipes[ready], ready)
+
+    def _receive(self, worker: int, pipe: Connection) -> Message:
+        try:
+            message: Message = pipe.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            process = self._started[worker][0]
+            process.join(timeout=5)
+            return Died(worker=worker, detail=f"exit code {process.exitcode}")
+        return message
+
+    def restart(self, worker: int) -> None:
+        self._end(worker)
+        self._started[worker] = self._start(worker)
+
+    def _end(self, worker: int) -> None:
+        process, pipe = self._started[worker]
+        process.kill()
+        process.join()
+        pipe.close()
+
+    def close(self) -> None:
+        for worker in range(self.size):
+            self._end(worker)
+
+
+def _serve(number: int, spec: WorkerSpec, pipe: Connection) -> None:
+    """Run the jobs that come through the pipe until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from flowprep.run.worker import Worker
+
+    worker = Worker(number, spec)
+    with contextlib.suppress(EOFError):
+        while True:
+            job: ShardJob = pipe.recv()
+            pipe.send(worker.run(job, pipe.send))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

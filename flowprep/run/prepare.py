@@ -1,0 +1,186 @@
+"""Everything before the first shard: the source, the frozen configuration, probing, the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from flowprep import __version__, manifest
+from flowprep.clips import clips_of
+from flowprep.codec.base import get_codec
+from flowprep.config import Settings, dump_toml, load_toml, settings_from
+from flowprep.errors import FlowprepError
+from flowprep.quantize import make_quantizer
+from flowprep.records import Clip, Video
+from flowprep.run.executors import Resources, choose_engine
+from flowprep.run.plan import PlanRow, class_list, load_plan, make_plan
+from flowprep.run.probing import probe_all
+from flowprep.run.progress import Display
+from flowprep.shard.index import load_mark
+from flowprep.shard.layout import Layout
+from flowprep.sources import Source, read_source
+from flowprep.storage import write_whole
+
+LIBRARIES = ("numpy", "av", "opencv-contrib-python-headless", "opencv-contrib-python")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for."""
+
+    src: str
+    out: str
+    settings: Settings
+    resources: Resources
+    retry_failed: bool = False
+    strict_versions: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The plan of a dataset, and what its shards are made from."""
+
+    source: Source
+    videos: list[Video]
+    clips: dict[str, Clip]
+    rows: list[PlanRow]
+    classes: list[str]
+    settings: Settings
+    versions: dict[str, str]
+    committed: set[str]  # shards that have a mark
+    retry: set[str]  # committed shards with failures to try again
+
+    @property
+    def todo(self) -> list[str]:
+        """Shards to make, in order of name."""
+        return sorted(({row.shard for row in self.rows} - self.committed) | self.retry)
+
+
+def prepare(request: Request, layout: Layout, display: Display, dry: bool = False) -> Work:
+    """Read, freeze, probe and plan; with `dry` nothing is written."""
+    source = read_source(request.src, request.settings.labels)
+    for note in source.notes:
+        display.note(note)
+    settings, versions = _frozen(request, layout, display)
+    _check_codecs(settings)
+    videos = _probed(request, layout, display, source, dry)
+    clips = [clip for video in videos for clip in clips_of(video, settings)]
+    committed = set(layout.committed())
+    frozen, retry = _retry(layout, committed) if request.retry_failed else (None, set())
+    old = load_plan(layout.plan)
+    rows = make_plan(clips, settings, old, committed, frozen)
+    return Work(
+        source=source,
+        videos=videos,
+        clips={clip.key: clip for clip in clips},
+        rows=rows,
+        classes=class_list(rows, load_classes(layout)),
+        settings=settings,
+        versions=versions,
+        committed=committed,
+        retry=retry,
+    )
+
+
+def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Settings, dict[str, str]]:
+    """The settings and versions of this dataset: those of the first run, or now chosen.
+
+    Raises FlowprepError when the folder was made with other settings (or, with --strict-versions,
+    other versions).
+    """
+    wanted = request.settings
+    stored: dict[str, Any] = load_toml(layout.config) if layout.config.exists() else {}
+    if stored and wanted.engine == "auto":
+        wanted = replace(wanted, engine=stored["settings"]["engine"])
+    engine, build = choose_engine(wanted)
+    if wanted.engine == "auto":
+        display.note(f"engine: {engine} ({build})")
+    wanted = replace(wanted, engine=engine)
+    versions = installed_versions()
+    if not stored:
+        return wanted, versions
+    first = settings_from(stored["settings"], str(layout.config))
+    if changes := first.differences(wanted):
+        raise FlowprepError(
+            f"{request.out} was made with other settings: {'; '.join(changes)}",
+            "use the settings it was made with, or another --out",
+        )
+    _compare_versions(stored["versions"], versions, request, display)
+    return first, versions
+
+
+def _compare_versions(
+    first: dict[str, str], now: dict[str, str], request: Request, display: Display
+) -> None:
+    names = sorted(set(first) | set(now))
+    changes = [
+        f"{n}: {first.get(n, 'none')} -> {now.get(n, 'none')}"
+        for n in names
+        if first.get(n) != now.get(n)
+    ]
+    if changes and request.strict_versions:
+        raise FlowprepError(
+            f"{request.out} was made with other versions: {'; '.join(changes)}",
+            "install those, or leave --strict-versions out",
+        )
+    if changes:
+        display.note(f"made with other versions so far: {'; '.join(changes)}")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what can change output bytes."""
+    found = {"flowprep": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _check_codecs(settings: Settings) -> None:
+    """Raise FlowprepError when a codec is unknown or does not fit the flow map."""
+    quantizer = make_quantizer(settings.flow_map, settings.bound_px)
+    get_codec(settings.rgb_codec, ["rgb"])
+    get_codec(settings.flow_codec, ["flow16" if quantizer.highest > 255 else "flow8"])
+
+
+def _probed(
+    request: Request, layout: Layout, display: Display, source: Source, dry: bool
+) -> list[Video]:
+    def save(videos: list[Video]) -> None:
+        if not dry:
+            write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
+
+    def probe(videos: list[Video]) -> Iterable[Video]:
+        found = probe_all(source.root, request.resources.cpus, videos)
+        return display.probing(found, len(videos))
+
+    cached = manifest.load(layout.manifest)
+    return manifest.refresh(source.videos, cached, probe, save, again=request.retry_failed)
+
+
+def _retry(layout: Layout, committed: set[str]) -> tuple[set[str], set[str]]:
+    """(keys of finished samples, shards that have failures)."""
+    marks = [load_mark(layout.mark(shard)) for shard in sorted(committed)]
+    finished = {row.key for mark in marks for row in mark.samples}
+    return finished, {mark.shard for mark in marks if mark.failures}
+
+
+def load_classes(layout: Layout) -> list[str]:
+    """Class names by index."""
+    if not layout.classes.exists():
+        return []
+    return layout.classes.read_text(encoding="utf-8").splitlines()
+
+
+def config_toml(work: Work) -> bytes:
+    """config.toml: the settings and versions of the first run, and the source."""
+    table = {
+        "settings": asdict(work.settings),
+        "source": {"root": str(work.source.root)},
+        "versions": work.versions,
+    }
+    return dump_toml(table).encode()

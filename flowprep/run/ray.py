@@ -1,0 +1,105 @@
+"""Executor `ray`: actors on this machine or on a cluster. The only module that imports ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from flowprep.errors import FlowprepError
+from flowprep.run.job import Progress, ShardJob
+from flowprep.run.schedule import Died, Message, WorkerSpec
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+
+class _Mailbox:
+    """Holds progress until the driver fetches it."""
+
+    def __init__(self) -> None:
+        self._messages: list[Progress] = []
+
+    def put(self, message: Progress) -> None:
+        self._messages.append(message)
+
+    def drain(self) -> list[Progress]:
+        messages, self._messages = self._messages, []
+        return messages
+
+
+class _Actor:
+    """A worker in an actor process."""
+
+    def __init__(self, number: int, spec: WorkerSpec, mailbox: Any) -> None:
+        from flowprep.run.worker import Worker
+
+        self._worker, self._mailbox = Worker(number, spec), mailbox
+
+    def run(self, job: ShardJob) -> Message:
+        return self._worker.run(job, self._mailbox.put.remote)
+
+
+def connect(address: str | None, n_cpus: int | None) -> None:
+    """Start Ray on this machine, or join the cluster at `address`."""
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {"num_cpus": n_cpus, "include_dashboard": False, "object_store_memory": 100 << 20}
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise FlowprepError(
+            f"no Ray answers at {address or 'this machine'}: {error}",
+            "check the address, or run on this machine with --executor local",
+        ) from error
+
+
+class RayPool:
+    """One actor per spec, each with a CPU and, for GPU engines, its share of a GPU."""
+
+    def __init__(self, specs: list[WorkerSpec], gpu_share: float = 0.0) -> None:
+        self._specs = specs
+        self._actor_class = ray.remote(num_cpus=1, num_gpus=gpu_share, max_restarts=0)(_Actor)
+        self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        self._actors = [self._start(number) for number in range(len(specs))]
+        self._running: dict[Any, int] = {}
+
+    @property
+    def size(self) -> int:
+        return len(self._specs)
+
+    def _start(self, number: int) -> Any:
+        return self._actor_class.remote(number, self._specs[number], self._mailbox)
+
+    def submit(self, worker: int, job: ShardJob) -> None:
+        self._running[self._actors[worker].run.remote(job)] = worker
+
+    def wait(self, timeout_s: float) -> Iterable[Message]:
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        yield from ray.get(self._mailbox.drain.remote())
+        for reference in ready:
+            worker = self._running.pop(reference)
+            try:
+                yield ray.get(reference)
+            except RayActorError as error:
+                yield Died(worker=worker, detail=str(error).splitlines()[0])
+            except RayError as error:
+                ray.kill(self._actors[worker])
+                yield Died(worker=worker, detail=str(error).splitlines()[0])
+
+    def restart(self, worker: int) -> None:
+        self._actors[worker] = self._start(worker)
+
+    def close(self) -> None:
+        for actor in [*self._actors, self._mailbox]:
+            ray.kill(actor)
+        ray.shutdown()
+
+
+def cluster_size(resource: str) -> int:
+    """How many of `CPU` or `GPU` the cluster has."""
+    return int(ray.cluster_resources().get(resource, 0))

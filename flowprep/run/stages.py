@@ -1,0 +1,158 @@
+"""decode -> flow -> encode, as generators over the chunks of a job's clips.
+
+A stage hands on `Chunk`s, and one `Broken` for a clip that cannot be made; the stages after it drop
+what they have of that clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from flowprep.config import Settings
+from flowprep.decode.base import Decoder
+from flowprep.decode.geometry import resize, target_size, to_gray
+from flowprep.errors import ClipError
+from flowprep.flow.base import Engine, compute_distinct, identical_pairs
+from flowprep.records import F32, U8, Clip, FlowField, Frames, Media
+from flowprep.run.overlap import StageClock
+
+CHUNK_BYTES = 16 << 20
+MAX_CHUNK_FRAMES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTask:
+    """A clip to make, and the file it comes from as it was probed."""
+
+    clip: Clip
+    media: Media | None
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Successive frames of a clip; `flow` holds the pairs that end in them."""
+
+    task: ClipTask
+    frames: Frames
+    gray: U8
+    is_first: bool
+    is_last: bool
+    corrupt_frames: int = 0
+    identical: int = 0
+    flow: FlowField | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """The clip ends here, without a sample."""
+
+    task: ClipTask
+    stage: str
+    error: ClipError
+
+
+Event = Chunk | Broken
+
+
+def decode_stage(
+    tasks: Iterable[ClipTask], root: Path, settings: Settings, decoder: Decoder, clock: StageClock
+) -> Iterator[Event]:
+    """Every clip's frames, resized, in chunks."""
+    for task in tasks:
+        try:
+            if task.clip.reason or task.media is None:
+                raise ClipError(task.clip.reason, task.clip.message)  # type: ignore[arg-type]
+            check_unchanged(root / task.clip.path, task)
+            yield from _clip_chunks(task, task.media, root, settings, decoder, clock)
+        except ClipError as error:
+            yield Broken(task=task, stage="probe" if task.clip.reason else "decode", error=error)
+
+
+def check_unchanged(path: Path, task: ClipTask) -> None:
+    """Raise ClipError unless the file has the size and time it was probed with."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ClipError("missing", f"gone since it was probed: {error.strerror}") from error
+    if (stat.st_size, stat.st_mtime_ns) != (task.size_bytes, task.mtime_ns):
+        raise ClipError("changed", "the file changed since it was probed; run extract again")
+
+
+def _clip_chunks(
+    task: ClipTask,
+    media: Media,
+    root: Path,
+    settings: Settings,
+    decoder: Decoder,
+    clock: StageClock,
+) -> Iterator[Chunk]:
+    size = output_size(media, settings)
+    index = task.clip.source_index
+    per_chunk = chunk_length(*size)
+    decoded = clock.timed("decode", decoder.frames(str(root / task.clip.path), media, index))
+    for start in range(0, len(index), per_chunk):
+        part = index[start : start + per_chunk]
+        full = list(islice(decoded, len(part)))
+        with clock.stage("resize"):
+            rgb = np.stack([resize(frame, *size, settings.resize) for frame in full])
+            gray = np.stack([to_gray(frame) for frame in rgb])
+        yield Chunk(
+            task=task,
+            frames=Frames(rgb, media.pts_s[part], part),
+            gray=gray,
+            is_first=start == 0,
+            is_last=start + per_chunk >= len(index),
+            corrupt_frames=getattr(decoder, "corrupt_frames", 0),
+        )
+
+
+def output_size(media: Media, settings: Settings) -> tuple[int, int]:
+    """(width, height) that a video is stored at."""
+    sar = media.sar if settings.apply_sar else None
+    return target_size(media.width, media.height, settings.short_side or None, sar)
+
+
+def chunk_length(width: int, height: int) -> int:
+    """Frames in a chunk: bounded memory whatever their size."""
+    return int(np.clip(CHUNK_BYTES // (width * height * 3), 1, MAX_CHUNK_FRAMES))
+
+
+def flow_stage(events: Iterable[Event], engine: Engine, clock: StageClock) -> Iterator[Event]:
+    """Every chunk with its flow; the last frame of a chunk is carried to the next."""
+    last: U8 | None = None
+    broken: ClipTask | None = None
+    for event in events:
+        if isinstance(event, Broken) or event.task is broken:
+            if isinstance(event, Broken):
+                yield event
+            continue
+        with clock.stage("flow"):
+            gray = event.gray if event.is_first or last is None else _after(last, event.gray)
+            last = event.gray[-1]
+            result = _flow(event, gray, engine)
+        if isinstance(result, Broken):
+            broken = event.task
+        yield result
+
+
+def _after(last: U8, gray: U8) -> U8:
+    return np.concatenate([last[None], gray])
+
+
+def _flow(chunk: Chunk, gray: U8, engine: Engine) -> Event:
+    try:
+        flow: F32 = compute_distinct(engine, gray)
+        if not np.isfinite(flow).all():
+            raise ValueError("the engine gave values that are not finite")
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this clip only
+        broken = ClipError("flow-error", f"{engine.name}: {type(error).__name__}: {error}")
+        return Broken(task=chunk.task, stage="flow", error=broken)
+    same = int(identical_pairs(gray).sum())
+    return replace(chunk, flow=FlowField(flow), identical=same)

@@ -1,0 +1,128 @@
+"""The plan of a dry run and the summary of a run, as tables or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flowprep.records import Clip, Failure
+from flowprep.run.estimate import estimate
+from flowprep.run.extract import Summary
+from flowprep.run.prepare import Request, Work, prepare
+from flowprep.run.progress import Display, duration
+from flowprep.shard.layout import Layout
+from flowprep.storage import refuse_url
+
+SHOWN = 20
+"""So many failures are listed; the rest is counted."""
+
+
+def tell_plan(request: Request, display: Display, as_json: bool) -> None:
+    """Print what `extract` would do. Writes nothing."""
+    layout = Layout(refuse_url(request.out, "--out").resolve())
+    work = prepare(request, layout, display, dry=True)
+    cost = estimate(work)
+    workers = request.resources.workers or request.resources.cpus
+    refused = [clip for clip in work.clips.values() if clip.reason]
+    facts = {
+        "videos": len(work.videos),
+        "clips": len(work.rows),
+        "shards": len({row.shard for row in work.rows}),
+        "shards_to_make": len(work.todo),
+        "frames": sum(row.n_frames for row in work.rows),
+        "flows": sum(max(0, row.n_frames - 1) for row in work.rows),
+        "estimated_bytes": cost.n_bytes,
+        "estimated_s": round(cost.flow_s / workers, 1),
+        "pairs_tried": cost.n_pairs_tried,
+        "engine": work.settings.engine,
+        "refused": len(refused),
+    }
+    if as_json:
+        _json("plan", **facts, refusals=[_refusal(clip) for clip in refused])
+        return
+    _table("plan", _plan_rows(facts, workers, work))
+    _list_failures([(c.path, c.reason, c.message) for c in refused], "cannot be made")
+
+
+def _plan_rows(facts: dict[str, Any], workers: int, work: Work) -> list[tuple[str, str]]:
+    splits = Counter(row.split for row in work.rows)
+    shown = ["videos", "clips", "shards", "shards_to_make", "frames", "flows", "engine", "refused"]
+    rows = [(name.replace("_", " "), str(facts[name])) for name in shown]
+    rows.insert(2, ("splits", ", ".join(f"{name} {n}" for name, n in sorted(splits.items()))))
+    rows.append(("classes", str(len(work.classes)) if work.classes else "no labels"))
+    rows.append(("size, about", size(facts["estimated_bytes"])))
+    tried = f"{workers} workers; {facts['pairs_tried']} pairs tried"
+    rows.append(("flow time, about", f"{duration(facts['estimated_s'])} ({tried})"))
+    return rows
+
+
+def _refusal(clip: Clip) -> dict[str, str]:
+    return {"path": clip.path, "reason": clip.reason, "message": clip.message}
+
+
+def tell_summary(summary: Summary, out: str, display: Display, as_json: bool) -> None:
+    """Print how a run ended."""
+    tally = getattr(display, "tally", None)
+    facts: dict[str, Any] = {
+        "planned": summary.planned,
+        "samples": summary.samples,
+        "failures": len(summary.failures),
+        "frames": summary.frames,
+        "flows": summary.flows,
+        "bytes": summary.tar_bytes,
+    }
+    run = tally.as_dict() if tally else {}
+    if as_json:
+        lost = [{"shard": shard, "why": why} for shard, why in summary.lost.items()]
+        failures = [failure.__dict__ for failure in summary.failures]
+        _json("summary", **facts, failed=failures, lost=lost, run=run)
+        return
+    rows = [(name, size(n) if name == "bytes" else str(n)) for name, n in facts.items()]
+    if run.get("clips"):
+        rows.append(("this run", f"{run['clips']} clips, {run['flows_per_s']:.1f} flows/s"))
+        rows.append(("CPU seconds", ", ".join(f"{k} {v:.1f}" for k, v in run["cpu_s"].items())))
+    _table(f"{out}", rows)
+    _list_failures([_of(failure) for failure in summary.failures], "failed")
+    for shard, why in summary.lost.items():
+        Console(stderr=True).print(f"{shard} could not be made: {why}", markup=False)
+
+
+def _of(failure: Failure) -> tuple[str, str, str]:
+    return failure.path, failure.reason, failure.message
+
+
+def _list_failures(failures: list[tuple[str, str, str]], what: str) -> None:
+    if not failures:
+        return
+    console = Console(highlight=False)
+    reasons = ", ".join(f"{r} {n}" for r, n in Counter(f[1] for f in failures).most_common())
+    console.print(f"{len(failures)} {what}: {reasons}", markup=False)
+    for path, reason, message in failures[:SHOWN]:
+        console.print(f"  {path}: {reason}: {message}", markup=False, soft_wrap=True)
+    if len(failures) > SHOWN:
+        console.print(f"  ... and {len(failures) - SHOWN} more, in failures.parquet", markup=False)
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _json(event: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
+
+
+def size(n_bytes: int) -> str:
+    """1.2 GB"""
+    amount, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{amount:.1f} {units[0]}" if units[0] != "B" else f"{n_bytes} B"

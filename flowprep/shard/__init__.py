@@ -1,0 +1,1 @@
+"""Shards: tars of samples, their commit marks and the index."""

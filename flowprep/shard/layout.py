@@ -1,0 +1,78 @@
+"""Where the files of a dataset lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowprep.shard.schema import INTERNAL
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a dataset folder."""
+
+    out: Path
+
+    @property
+    def internal(self) -> Path:
+        return self.out / INTERNAL
+
+    @property
+    def marks(self) -> Path:
+        return self.internal / "shards"
+
+    @property
+    def scratch(self) -> Path:
+        """Unfinished files; emptied at the start and gone at the end of a run."""
+        return self.internal / "tmp"
+
+    @property
+    def lock(self) -> Path:
+        return self.internal / "lock"
+
+    @property
+    def config(self) -> Path:
+        return self.internal / "config.toml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.internal / "manifest.parquet"
+
+    @property
+    def plan(self) -> Path:
+        return self.internal / "plan.parquet"
+
+    @property
+    def classes(self) -> Path:
+        return self.internal / "classes.txt"
+
+    @property
+    def index(self) -> Path:
+        return self.internal / "index.parquet"
+
+    @property
+    def failures(self) -> Path:
+        return self.internal / "failures.parquet"
+
+    @property
+    def dataset(self) -> Path:
+        return self.internal / "dataset.json"
+
+    @property
+    def tables(self) -> list[Path]:
+        """The files of the whole dataset that `dataset.json` vouches for."""
+        return [self.config, self.manifest, self.plan, self.classes, self.index, self.failures]
+
+    def tar(self, shard: str) -> Path:
+        return self.out / f"{shard}.tar"
+
+    def mark(self, shard: str) -> Path:
+        return self.marks / f"{shard}.json"
+
+    def idx(self, shard: str) -> Path:
+        return self.marks / f"{shard}.idx"
+
+    def committed(self) -> list[str]:
+        """Names of the shards that have a commit mark, sorted."""
+        return sorted(path.stem for path in self.marks.glob("*.json"))

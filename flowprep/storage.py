@@ -1,0 +1,141 @@
+"""The one door to files: listing, reading, and writing that is either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from flowprep.errors import FlowprepError
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".gif",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".flv",
+        ".wmv",
+        ".asf",
+        ".ogv",
+        ".3gp",
+    ]
+)
+
+
+def refuse_url(place: str, flag: str) -> Path:
+    """The local path. Raises FlowprepError for a URL: object storage is not supported yet."""
+    if "://" in place:
+        raise FlowprepError(
+            f"{flag} {place}: object storage is not supported yet",
+            "give a local or mounted path, and copy the result",
+        )
+    return Path(place)
+
+
+def list_videos(root: Path) -> list[str]:
+    """Paths of video files below `root`, relative, "/" between folders, sorted; hidden ones not.
+
+    Links to folders are followed once each, so that a link to a parent does not loop.
+    """
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+        found += [
+            (Path(folder) / name).relative_to(root).as_posix()
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+        ]
+    return sorted(found)
+
+
+def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
+    """Hex digest of the bytes start..stop-1."""
+    digest = hashlib.sha256()
+    left = (path.stat().st_size if stop is None else stop) - start
+    with path.open("rb") as file:
+        file.seek(start)
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Flush `temporary` to disk and rename it to `final`, which then exists whole or not at all."""
+    flush_to_disk(temporary)
+    temporary.replace(final)
+    flush_to_disk(final.parent)
+
+
+def write_whole(path: Path, data: bytes, scratch: Path) -> None:
+    """Write a small file by way of `scratch`, a folder on the same file system."""
+    temporary = scratch / f"{path.name}.{uuid.uuid4().hex}"
+    try:
+        temporary.write_bytes(data)
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder of one's own below `parent`, gone afterwards."""
+    folder = parent / f"{name}.{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes a user may still write below the nearest existing parent of `folder`."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@contextlib.contextmanager
+def exclusive(lock_file: Path, what: str) -> Iterator[None]:
+    """Hold a lock that the system drops when this process dies, however it dies.
+
+    Raises FlowprepError when another process holds it.
+    """
+    import fcntl
+
+    with lock_file.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FlowprepError(
+                f"{what} is in use by another flowprep extract", "wait for it, or stop it"
+            ) from error
+        yield

@@ -1,0 +1,1 @@
+"""Check a finished dataset against what it claims."""

@@ -1,0 +1,117 @@
+"""Every sample decoded and held against its json and its row of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from flowprep.codec.base import get_codec
+from flowprep.quantize import make_quantizer
+from flowprep.records import Finding
+from flowprep.shard.index import Mark
+from flowprep.shard.layout import Layout
+from flowprep.shard.reader import Sample, flow_px, iter_samples
+from flowprep.shard.schema import SampleInfo, SampleRow, member_suffixes
+
+MEAN_TOLERANCE_PX = 0.25
+"""Most that a lossy codec may move the mean flow of a clip."""
+
+
+def check_samples(layout: Layout, mark: Mark, classes: list[str]) -> list[Finding]:
+    """Decode all samples of one shard."""
+    if not mark.samples:
+        return []
+    path = layout.tar(mark.shard)
+    rows = {row.key: row for row in mark.samples}
+    findings = []
+    try:
+        for sample in iter_samples(path):
+            row = rows.pop(sample.key, None)
+            findings += [
+                _finding(mark, path, sample.key, m) for m in _problems(sample, row, classes)
+            ]
+    except (ValueError, OSError) as error:
+        findings.append(_finding(mark, path, "", str(error)))
+    return findings + [_finding(mark, path, key, "is not in the tar") for key in rows]
+
+
+def _finding(mark: Mark, path: Path, key: str, message: str) -> Finding:
+    return Finding(code="sample", file=path.name, shard=mark.shard, key=key, message=message)
+
+
+def _problems(sample: Sample, row: SampleRow | None, classes: list[str]) -> Iterator[str]:
+    if row is None:
+        yield "is in the tar, but not in the commit mark"
+        return
+    try:
+        info = sample.info
+    except (ValueError, KeyError) as error:
+        yield f"json: {error}"
+        return
+    yield from _metadata_problems(sample, info, row, classes)
+    yield from _rgb_problems(sample, info)
+    yield from _flow_problems(sample, info)
+
+
+def _metadata_problems(
+    sample: Sample, info: SampleInfo, row: SampleRow, classes: list[str]
+) -> Iterator[str]:
+    if list(sample.members) != member_suffixes(info):
+        yield f"members {list(sample.members)}, {member_suffixes(info)} expected"
+    for name in ("key", "path", "split", "label", "label_index", "n_frames", "n_flows"):
+        if getattr(info, name) != getattr(row, name):
+            yield f"{name} is {getattr(info, name)!r}, the index says {getattr(row, name)!r}"
+    if info.n_flows != info.n_frames - 1 or info.n_frames < 2:
+        yield f"{info.n_frames} frames and {info.n_flows} flows"
+    if not len(info.pts_s) == len(info.source_index) == info.n_frames:
+        times, indices = len(info.pts_s), len(info.source_index)
+        yield f"{times} times and {indices} indices of {info.n_frames} frames"
+    if min(np.diff(info.source_index), default=1) <= 0:
+        yield "a frame is its successor's copy: source_index does not ascend"
+    if min(np.diff(info.pts_s), default=1) < 0:
+        yield "pts_s descends"
+    if info.label_index >= 0 and classes[info.label_index : info.label_index + 1] != [info.label]:
+        yield f"label {info.label!r} is not class {info.label_index}"
+    if info.label_index >= 0 and sample.members.get("cls") != str(info.label_index).encode():
+        yield f"cls is {sample.members.get('cls')!r}, {info.label_index} expected"
+
+
+def _rgb_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:
+    try:
+        frames = get_codec(info.rgb_codec, ["rgb"]).read(sample.members[info.rgb_member])
+    except (ValueError, KeyError) as error:
+        yield f"RGB does not decode: {error}"
+        return
+    expected = (info.n_frames, info.height, info.width, 3)
+    if frames.shape != expected:
+        yield f"RGB is {list(frames.shape)}, {list(expected)} expected"
+
+
+def _flow_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:
+    try:
+        codec = get_codec(info.flow_codec, ["flow8", "flow16"])
+        codes = codec.read(sample.members[info.flow_member])
+    except (ValueError, KeyError) as error:
+        yield f"flow does not decode: {error}"
+        return
+    expected = (info.n_flows, 2 * info.height, info.width)
+    if codes.shape != expected:
+        yield f"flow is {list(codes.shape)}, {list(expected)} expected"
+        return
+    quantizer = make_quantizer(info.flow_map, info.flow_bound_px)
+    stated = (info.flow_zero_code, info.flow_px_per_code)
+    if stated != (float(quantizer.zero_code), float(quantizer.px_per_code)):
+        yield f"zero code and step {stated} do not fit the map {info.flow_map!r}"
+    mean_px = _mean_px(info, codes)
+    if (
+        info.flow_max_px <= info.flow_bound_px
+        and abs(mean_px - info.flow_mean_px) > MEAN_TOLERANCE_PX
+    ):
+        yield f"mean flow decodes to {mean_px:.3f} px, {info.flow_mean_px:.3f} stated"
+
+
+def _mean_px(info: SampleInfo, codes: np.ndarray) -> float:
+    flow = flow_px(info, codes)
+    return float(np.hypot(flow[:, 0], flow[:, 1]).mean(dtype=np.float64))

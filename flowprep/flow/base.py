@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -151,16 +152,19 @@ def get_engine(name: str, *, device: int | None = None, threads: int = 1, **para
     try:
         return entry.load()(device=device, threads=threads, **params)
     except ImportError as missing:
-        raise FlowprepError(f"engine {name!r} cannot run here: {missing}", entry.install) from missing
+        what = f"engine {name!r} cannot run here: {missing}"
+        raise FlowprepError(what, entry.install) from missing
 
 
 def engine_status(name: str) -> EngineStatus:
-    """Try to make the engine; never raises."""
+    """Try to make a registered engine; whatever goes wrong is told, not raised."""
     entry = registry()[name]
     try:
         engine = get_engine(name)
     except FlowprepError as error:
         return EngineStatus(name, entry.summary, False, error.message, error.hint or entry.install)
+    except Exception as error:  # noqa: BLE001 - a broken driver may raise anything
+        return EngineStatus(name, entry.summary, False, repr(error), entry.install)
     return EngineStatus(name, entry.summary, True, engine.build, entry.install)
 
 
@@ -180,7 +184,7 @@ def stream(engine: Engine, chunks: Iterable[U8]) -> Iterator[F32]:
     """Flow of a clip that comes in chunks uint8 [n, H, W]; yields one float32 array per chunk.
 
     The last frame of a chunk is carried over, so T frames give T-1 flows in all; the first chunk
-    of n frames gives n-1, every later one n. Pairs of identical frames are not computed: they are 0.
+    of n frames gives n-1, every later one n. Pairs of identical frames are 0, not computed.
     """
     last: U8 | None = None
     for chunk in chunks:
@@ -203,8 +207,7 @@ def compute_distinct(engine: Engine, gray_THW: U8) -> F32:
 
 def identical_pairs(gray_THW: U8) -> np.ndarray:
     """bool [T-1]: frame i equals frame i+1 in every pixel."""
-    pairs = zip(gray_THW[:-1], gray_THW[1:], strict=True)
-    return np.array([np.array_equal(a, b) for a, b in pairs], dtype=bool)
+    return np.array([np.array_equal(a, b) for a, b in pairwise(gray_THW)], dtype=bool)
 
 
 def _runs(mask: np.ndarray) -> Iterator[tuple[int, int]]:

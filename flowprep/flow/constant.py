@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from flowprep.records import F32, U8
+from flowprep.flow.pairwise import PairEngine
+from flowprep.records import U8
 
 
-class Constant:
+class Constant(PairEngine):
     """Flow (dx, dy) at every pixel of every pair of different frames."""
 
     name = "constant"
@@ -20,15 +22,8 @@ class Constant:
     ) -> None:
         self.params = {"dx": dx, "dy": dy}
 
-    def compute(self, gray_THW: U8) -> F32:
-        n, (height, width) = len(gray_THW) - 1, gray_THW.shape[1:]
-        flow = np.empty((n, 2, height, width), np.float32)
-        flow[:, 0] = self.params["dx"]
-        flow[:, 1] = self.params["dy"]
-        for i in range(n):
-            if np.array_equal(gray_THW[i], gray_THW[i + 1]):
-                flow[i] = 0
-        return flow
-
-    def compute_batch(self, clips: Sequence[U8]) -> list[F32]:
-        return [self.compute(clip) for clip in clips]
+    def _flows(self, gray_THW: U8) -> Iterator[np.ndarray]:
+        shift = np.array([self.params["dx"], self.params["dy"]], np.float32)[:, None, None]
+        flow_2HW = np.broadcast_to(shift, (2, *gray_THW.shape[1:]))
+        for before, after in pairwise(gray_THW):
+            yield np.zeros_like(flow_2HW) if np.array_equal(before, after) else flow_2HW

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -29,8 +31,10 @@ class Group(click.Group):
                 raise
             _complain(error.message, error.hint)
             sys.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except OSError as error:
-            if ctx.params.get("debug"):
+            if ctx.params.get("debug") or error.errno == errno.EPIPE:
                 raise
             name = f"{error.filename}: " if error.filename else ""
             _complain(f"{name}{error.strerror or error}", "mend it and run the same command again")
@@ -38,6 +42,14 @@ class Group(click.Group):
         except KeyboardInterrupt:
             _complain("interrupted", "run the same command again: it goes on where it stopped")
             sys.exit(EXIT_INTERRUPTED)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            _complain(
+                f"{type(error).__name__}: {error}",
+                "flowprep did not expect this: run it again as flowprep --debug ..., and report it",
+            )
+            sys.exit(EXIT_USER)
 
 
 def _complain(message: str, hint: str) -> None:
@@ -46,11 +58,13 @@ def _complain(message: str, hint: str) -> None:
         click.echo(f"Hint: {hint}", err=True)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("flowprep", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flowprep")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
     """Videos to verified WebDataset shards of RGB and TV-L1 optical flow."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters of a file's name
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class Rate(click.ParamType[float]):
@@ -132,7 +146,7 @@ def chosen_settings(recipe: str | None, given: dict[str, Any]) -> Settings:
 def load_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe file, or of one that flowprep ships."""
     if name.endswith(".toml") or "/" in name:
-        return load_toml(Path(name)).get("settings", {})
+        return _settings_table(load_toml(Path(name)), name)
     from importlib.resources import files
 
     shipped = {p.name.removesuffix(".toml"): p for p in files("flowprep.recipes").iterdir()}
@@ -142,7 +156,19 @@ def load_recipe(name: str) -> dict[str, Any]:
             f"unknown recipe {name!r}",
             f"allowed: {', '.join(sorted(shipped))}, or the path of a .toml file",
         )
-    return load_toml(Path(str(shipped[name])))["settings"]
+    return _settings_table(load_toml(Path(str(shipped[name]))), name)
+
+
+def _settings_table(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """The [settings] of a recipe, or of the config.toml of a dataset."""
+    settings = table.get("settings")
+    strange = sorted(set(table) - {"settings", "source", "versions"})
+    if not isinstance(settings, dict) or strange:
+        found = ", ".join(strange) or "no [settings]"
+        raise FlowprepError(
+            f"recipe {where}: {found} at its top", "put the settings below a line [settings]"
+        )
+    return settings
 
 
 def _parameter(text: str) -> tuple[str, int | float | str]:
@@ -221,11 +247,19 @@ def extract(
         tell_plan(request, display, log_json)
         return
     summary = run_extract(request, display)
-    tell_summary(summary, out, display, log_json)
+    tell_summary(summary, out, display, log_json, _is_debug())
     if summary.lost:
+        _complain(
+            f"{len(summary.lost)} shards could not be made; what is finished stays",
+            "mend it and run the same command again; flowprep --debug extract tells more",
+        )
         sys.exit(EXIT_USER)
     if len(summary.failures) > max_failures:
         sys.exit(EXIT_FAILURES)
+
+
+def _is_debug() -> bool:
+    return bool(click.get_current_context().find_root().params["debug"])
 
 
 def _interrupt(*_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from fractions import Fraction
@@ -68,8 +69,8 @@ def taken_frames(
     equally near, each at most once; t0 is the first frame of the range, end the end of its last.
     Native: every `stride`-th frame. Integer arithmetic throughout, so a tie is a tie.
     """
-    first, end_pts = _range_ticks(media, start_s, end_s)
-    inside = np.flatnonzero((media.pts >= first) & (media.pts < end_pts))
+    first, end = _range_ticks(media, start_s, end_s)
+    inside = np.flatnonzero((media.pts >= math.ceil(first)) & (media.pts < math.ceil(end)))
     if not len(inside):
         return inside
     if not settings.fps:
@@ -77,43 +78,55 @@ def taken_frames(
     rate = Fraction(settings.fps).limit_denominator(1001)
     per_tick = media.time_base * rate  # grid steps in a tick
     ticks = media.pts[inside] - media.pts[inside[0]]
-    end = int(end_pts - media.pts[inside[0]]) * per_tick.numerator
-    grid = np.arange(-(-end // per_tick.denominator), dtype=np.int64) * per_tick.denominator
     middles = (ticks[:-1] + ticks[1:]) * per_tick.numerator
-    return inside[np.unique(np.searchsorted(middles, 2 * grid, side="left"))]
+    # a frame is nearest to what lies behind the middle before it, up to the middle after it
+    last_of_all = math.ceil((end - int(media.pts[inside[0]])) * per_tick) - 1
+    last_grid_point = np.append(middles // (2 * per_tick.denominator), last_of_all)
+    return inside[np.diff(last_grid_point, prepend=-1) > 0]
 
 
-def _range_ticks(media: Media, start_s: float | None, end_s: float | None) -> tuple[int, int]:
-    """The range in ticks; its times count from the first frame."""
-    origin = int(media.pts[0]) if media.n_frames else 0
-    first, end = origin, media.end_pts
-    if start_s is not None:
-        first += int(np.ceil(start_s / media.time_base - 1e-6))
+def _range_ticks(
+    media: Media, start_s: float | None, end_s: float | None
+) -> tuple[Fraction, Fraction]:
+    """The range in ticks; its times count from the first frame, and mean the nearest decimals."""
+    origin = Fraction(int(media.pts[0]) if media.n_frames else 0)
+    first, end = origin, Fraction(media.end_pts)
     if end_s is not None:
-        end = min(end, origin + int(np.ceil(end_s / media.time_base - 1e-6)))
-    return first, end
+        end = min(end, origin + Fraction(end_s).limit_denominator(10**6) / media.time_base)
+    if start_s is not None:
+        first += Fraction(start_s).limit_denominator(10**6) / media.time_base
+    return min(first, end), end
 
 
 def pieces(media: Media, taken: I64, settings: Settings) -> list[I64]:
-    """Equal pieces of at most `clip_max_s` seconds that share their border frames."""
+    """Equal pieces of at most `clip_max_s` seconds that share their border frames.
+
+    Where the frame times do not allow equal ones, each is as long as it may be; a pair that is
+    longer than the limit is a piece of its own.
+    """
     times = media.pts[taken]
-    limit = settings.clip_max_s / media.time_base
-    span = int(times[-1] - times[0])
-    n_pieces = max(1, int(-(-span // limit)))
-    while True:
-        borders = np.unique(
-            _nearest(times, [times[0] + span * j / n_pieces for j in range(n_pieces + 1)])
-        )
-        if (
-            n_pieces >= len(times)
-            or max(times[b] - times[a] for a, b in pairwise(borders)) <= limit
-        ):
-            return [taken[a : b + 1] for a, b in pairwise(borders)]
-        n_pieces += 1
+    limit = int(Fraction(settings.clip_max_s) / media.time_base)
+    fewest = max(1, -(-int(times[-1] - times[0]) // max(1, limit)))
+    for n_pieces in range(fewest, min(fewest + 2, len(times))):
+        borders = _equal_borders(times, n_pieces)
+        if np.diff(times[borders]).max() <= limit:
+            break
+    else:
+        borders = _longest_borders(times, limit)
+    return [taken[a : b + 1] for a, b in pairwise(borders)]
 
 
-def _nearest(times: I64, wanted: list[float]) -> I64:
-    return np.searchsorted((times[:-1] + times[1:]) / 2, np.array(wanted), side="left")
+def _equal_borders(times: I64, n_pieces: int) -> I64:
+    wanted = times[0] + (times[-1] - times[0]) * np.arange(n_pieces + 1) / n_pieces
+    return np.unique(np.searchsorted((times[:-1] + times[1:]) / 2, wanted, side="left"))
+
+
+def _longest_borders(times: I64, limit: int) -> I64:
+    borders = [0]
+    while borders[-1] < len(times) - 1:
+        furthest = int(np.searchsorted(times, times[borders[-1]] + limit, side="right")) - 1
+        borders.append(max(furthest, borders[-1] + 1))
+    return np.array(borders)
 
 
 def windows(taken: I64, settings: Settings) -> list[I64]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +20,9 @@ else:
 
 SCHEMA_VERSION = 1
 """Version of the sample and shard format."""
+
+RESERVED_PARAMS = frozenset({"name", "device", "threads"})
+"""What an engine is told by the run, not by the user."""
 
 Resize = Literal["area", "cv2-linear"]
 Labels = Literal["auto", "none"]
@@ -60,16 +65,23 @@ class Settings:
         return [f"{k}: {mine[k]!r} -> {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]
 
 
-def _at_least(name: str, low: float, flag: str) -> Any:
+def _between(
+    name: str, low: float, high: float, flag: str, native: bool = False
+) -> Callable[[Settings], None]:
+    allowed = f"give a number from {low:g} up" + (f" to {high:g}" if high < math.inf else "")
+    if native:
+        allowed += ", or native for what each video has"
+
     def check(settings: Settings) -> None:
         value = getattr(settings, name)
-        if value < low:
-            raise FlowprepError(f"{flag} {value:g} is not usable", f"give {low:g} or more")
+        is_native = native and value == 0
+        if not (is_native or low <= value <= high) or math.isinf(value):
+            raise FlowprepError(f"{flag} {value:g} is not usable", allowed)
 
     return check
 
 
-def _one_of(name: str, allowed: tuple[str, ...], flag: str) -> Any:
+def _one_of(name: str, allowed: tuple[str, ...], flag: str) -> Callable[[Settings], None]:
     def check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value not in allowed:
@@ -81,7 +93,7 @@ def _one_of(name: str, allowed: tuple[str, ...], flag: str) -> Any:
 def _windows(settings: Settings) -> None:
     if settings.clip_frames == 1:
         raise FlowprepError(
-            "--clip-frames 1 leaves no pair", "give 2 or more, or 0 for whole pieces"
+            "--clip-frames 1 leaves no pair of frames", "give 2 or more, or 0 for whole pieces"
         )
     if settings.clip_stride and not settings.clip_frames:
         raise FlowprepError("--clip-stride needs --clip-frames", "give both, or neither")
@@ -95,18 +107,33 @@ def _rate(settings: Settings) -> None:
         )
 
 
+def _params(settings: Settings) -> None:
+    for name, value in settings.engine_params.items():
+        if name in RESERVED_PARAMS or not name.isidentifier():
+            raise FlowprepError(
+                f"--engine-param {name} = {value!r} is no parameter of an engine",
+                "give name=value with a name that the engine knows, such as n_warps=3",
+            )
+        if not isinstance(value, int | float | str):
+            raise FlowprepError(
+                f"--engine-param {name} = {value!r} is a {type(value).__name__}",
+                "give a number or a text",
+            )
+
+
 _CHECKS = (
-    _at_least("fps", 0, "--fps"),
-    _at_least("stride", 1, "--stride"),
-    _at_least("short_side", 0, "--size"),
-    _at_least("clip_max_s", 1, "--clip-max"),
-    _at_least("clip_frames", 0, "--clip-frames"),
-    _at_least("clip_stride", 0, "--clip-stride"),
-    _at_least("shard_frames", 2, "--shard-frames"),
+    _between("fps", 0.001, 1000, "--fps", native=True),
+    _between("stride", 1, math.inf, "--stride"),
+    _between("short_side", 8, 4096, "--size", native=True),
+    _between("clip_max_s", 1, math.inf, "--clip-max"),
+    _between("clip_frames", 0, math.inf, "--clip-frames"),
+    _between("clip_stride", 0, math.inf, "--clip-stride"),
+    _between("shard_frames", 2, math.inf, "--shard-frames"),
     _one_of("resize", get_args(Resize), "--resize"),
     _one_of("labels", get_args(Labels), "--labels"),
     _windows,
     _rate,
+    _params,
 )
 
 

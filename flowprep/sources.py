@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowprep.errors import FlowprepError
 from flowprep.records import Video
-from flowprep.storage import list_videos, refuse_url
+from flowprep.storage import VIDEO_SUFFIXES, list_videos, refuse_url
 
 SPLITS = ("train", "val", "test")
 LIST_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -39,13 +40,19 @@ def read_source(place: str, labels: str = "auto") -> Source:
     path = refuse_url(place, "--src")
     if not path.exists():
         raise FlowprepError(f"--src {place}: no such file or folder", "check the path")
+    absolute = path.absolute()
     if path.is_dir():
-        source = _from_folder(path.resolve())
-    elif path.suffix.lower() in LIST_SUFFIXES:
+        source = _from_folder(path.resolve(), labels != "none")
+    elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         source = _from_list(path.resolve())
-    else:
-        absolute = path.resolve()
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
         source = Source(absolute.parent, [_video(absolute.parent, absolute.name)], [])
+    else:
+        raise FlowprepError(
+            f"--src {place}: not a folder, not a video by its name, and not a list",
+            f"give a folder, a video ({', '.join(sorted(VIDEO_SUFFIXES))}), "
+            f"or a list ({', '.join(LIST_SUFFIXES)}) with a column path",
+        )
     if labels == "none":
         source = replace(source, videos=[replace(v, label="") for v in source.videos])
     return _checked(source, place)
@@ -55,8 +62,15 @@ def _checked(source: Source, place: str) -> Source:
     if not source.videos:
         raise FlowprepError(
             f"--src {place}: no videos in it",
-            f"it needs files such as .mp4, or rows ({COLUMNS[0]})",
+            f"give a folder that holds videos ({', '.join(sorted(VIDEO_SUFFIXES))}), "
+            f"or a list of them with a column {COLUMNS[0]}",
         )
+    for video in source.videos:
+        if video.label and (video.label.splitlines() != [video.label] or not _is_text(video.label)):
+            raise FlowprepError(
+                f"the label {video.label!r} of {video.path!r} holds a line break or is not UTF-8",
+                "rename it, or pass --labels none",
+            )
     unlabelled = [v.path for v in source.videos if not v.label]
     if 0 < len(unlabelled) < len(source.videos):
         raise FlowprepError(
@@ -90,9 +104,15 @@ def _unique(videos: list[Video]) -> Iterator[Video]:
 
 def _video(root: Path, path: str, **fields: Any) -> Video:
     """A Video with the file's size and time, or a reason when there is none."""
+    if not _is_text(path):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        message = "its name is not UTF-8; rename it"
+        return Video(
+            path=shown, size_bytes=-1, mtime_ns=-1, reason="unreadable", message=message, **fields
+        )
     try:
         stat = (root / path).stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         fields |= {"reason": "missing", "message": "no such file"}
     except OSError as error:
         fields |= {"reason": "unreadable", "message": str(error.strerror)}
@@ -101,7 +121,16 @@ def _video(root: Path, path: str, **fields: Any) -> Video:
     return Video(path=path, size_bytes=-1, mtime_ns=-1, **fields)
 
 
-def _from_folder(root: Path) -> Source:
+def _is_text(name: str) -> bool:
+    """Whether a file name is more than bytes: those of other systems need not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _from_folder(root: Path, labelled: bool) -> Source:
     paths = list_videos(root)
     split_of = {p: p.split("/", 1)[0] for p in paths if p.split("/", 1)[0] in SPLITS and "/" in p}
     has_splits = bool(paths) and len(split_of) == len(paths)
@@ -116,7 +145,7 @@ def _from_folder(root: Path) -> Source:
         )
         for p in paths
     ]
-    return Source(root, videos, list(_folder_notes(videos, has_splits, is_tree)))
+    return Source(root, videos, list(_folder_notes(videos, has_splits, is_tree and labelled)))
 
 
 def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool) -> Iterator[str]:
@@ -138,50 +167,88 @@ def _from_list(path: Path) -> Source:
     return Source(path.parent, videos, [note] if note else [])
 
 
-def _rows(path: Path) -> Iterable[dict[str, Any]]:
+def _rows(path: Path) -> Iterable[Any]:
+    kind = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".parquet":
+        if kind == ".parquet":
             import pyarrow.parquet as pq
 
-            return pq.read_table(path).to_pylist()
+            return pq.ParquetFile(path).read().to_pylist()
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, OSError) as error:
-        raise FlowprepError(f"cannot read {path}: {error}", "check the file") from error
+        return _csv_rows(text) if kind == ".csv" else _json_rows(text)
+    except (ValueError, OSError, csv.Error) as error:
+        hint = f"mend the file: UTF-8, columns {', '.join(COLUMNS)}; only path is needed"
+        raise FlowprepError(f"cannot read {path}: {error}", hint) from error
+
+
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    if "path" not in (reader.fieldnames or ["path"]):
+        raise ValueError(
+            f"no column 'path' in its first line: {', '.join(reader.fieldnames or ())}"
+        )
+    rows = list(reader)
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise ValueError(f"row {number} has more values than there are columns")
+    return rows
+
+
+def _json_rows(text: str) -> list[Any]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"line {number} is not JSON: {error}") from error
+    return rows
 
 
 def _row_video(path: Path, number: int, row: Any) -> Video:
     def refuse(what: str, hint: str) -> FlowprepError:
         return FlowprepError(f"{path.name}, row {number}: {what}", hint)
 
-    if not isinstance(row, dict) or not row.get("path"):
+    if not isinstance(row, dict) or row.get("path") in (None, ""):
         raise refuse("no path", f"columns: {', '.join(COLUMNS)}; only path is needed")
+    where = row["path"]
+    if not isinstance(where, str) or "\0" in where or "://" in where:
+        raise refuse(f"path {where!r} is not a local file", "give the path of a file as text")
     split = str(row.get("split") or "train")
     if not re.fullmatch(r"[a-z0-9_]{1,32}", split):
-        raise refuse(f"split {split!r}", "use small letters, digits and _, at most 32")
+        raise refuse(f"split {split!r} is not usable", "use a-z, 0-9 and _, at most 32 of them")
     try:
         start, end = _seconds(row.get("start_s")), _seconds(row.get("end_s"))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise refuse(f"start_s or end_s: {error}", "give seconds from the first frame") from error
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise refuse(f"range {start} to {end} s", "0 <= start_s < end_s")
-    label = "" if row.get("label") is None else str(row["label"])
+        raise refuse(f"start_s {start}, end_s {end}", "needed is 0 <= start_s < end_s")
+    label = "" if row.get("label") is None else row["label"]
+    if not isinstance(label, str | int):
+        raise refuse(f"label {label!r} is neither text nor a whole number", "write it as text")
     return _video(
         path.parent,
-        str(row["path"]).replace("\\", "/"),
+        _local(path.parent, where),
         split=split,
-        label=label,
+        label=str(label),
         range_start_s=start,
         range_end_s=end,
     )
 
 
+def _local(root: Path, where: str) -> str:
+    """One spelling for a path; a backslash parts folders unless the file's name has one."""
+    if "\\" in where and not (root / where).exists():
+        where = where.replace("\\", "/")
+    return PurePosixPath(where).as_posix()
+
+
 def _seconds(value: Any) -> float | None:
     if value in (None, ""):
         return None
-    seconds = float(value)
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except ValueError:
+        seconds = math.nan
     if not math.isfinite(seconds):
         raise ValueError(f"{value!r} is not a number of seconds")
     return seconds

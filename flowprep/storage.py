@@ -37,6 +37,8 @@ VIDEO_SUFFIXES = frozenset(
 
 def refuse_url(place: str, flag: str) -> Path:
     """The local path. Raises FlowprepError for a URL: object storage is not supported yet."""
+    if not place:
+        raise FlowprepError(f"{flag} is empty", "give a path; . is this folder")
     if "://" in place:
         raise FlowprepError(
             f"{flag} {place}: object storage is not supported yet",
@@ -48,11 +50,12 @@ def refuse_url(place: str, flag: str) -> Path:
 def list_videos(root: Path) -> list[str]:
     """Paths of video files below `root`, relative, "/" between folders, sorted; hidden ones not.
 
-    Links to folders are followed once each, so that a link to a parent does not loop.
+    Links to folders are followed once each, so that a link to a parent does not loop. Raises
+    OSError for a folder that cannot be read: its videos would be missing without a word.
     """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
         here = os.stat(folder)
         if (here.st_dev, here.st_ino) in seen:
             subfolders.clear()
@@ -65,6 +68,10 @@ def list_videos(root: Path) -> list[str]:
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
         ]
     return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
@@ -134,6 +141,8 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
     with lock_file.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(handle.fileno()), lock_file.stat()):
+                raise OSError("the file was removed by the process that held the lock")
         except OSError as error:
             raise FlowprepError(
                 f"{what} is in use by another flowprep extract", "wait for it, or stop it"

@@ -5,19 +5,19 @@
 | rgb, even sizes | RGB [H, W, 3] | yuv420p | limited range, BT.601 matrix |
 | rgb, an odd side | RGB [H, W, 3] | yuv444p: 4:2:0 cannot have an odd side | the same |
 | rgb, lossless | RGB [H, W, 3] | bgr0 | full range, RGB |
-| flow, even width | codes [2H, W] | yuv420p, chroma 128, which every decoder takes | full range, BT.601 |
+| flow, even width | codes [2H, W] | yuv420p with chroma 128, for every decoder | full range |
 | flow, odd width or lossless | codes [2H, W] | gray | full range |
 | int16 flow | codes [2H, W] | gray16le | full range |
 
-The conversions are OpenCV's, which round; swscale's fast path cuts, and its RGB comes back about one
-level darker (docs/codecs.md has the figures).
+Chroma is sited in the middle of its four pixels, and tagged so. The conversions are OpenCV's, which
+round; swscale's fast path cuts, and its RGB comes back about one level darker (docs/codecs.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from flowprep.records import F64
 if TYPE_CHECKING:
     from av import VideoFrame
 
-Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Array = npt.NDArray[Any]
 
 LIMITED, FULL = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 MATRIX_RGB, MATRIX_BT601 = 0, 6  # AVCOL_SPC_RGB, AVCOL_SPC_SMPTE170M
@@ -44,103 +44,106 @@ RGB_TO_YCC = np.array(  # BT.601, limited range; last column is the offset
 _INVERSE = np.linalg.inv(RGB_TO_YCC[:, :3])
 YCC_TO_RGB = np.hstack([_INVERSE, -_INVERSE @ RGB_TO_YCC[:, 3:]])
 
+STORED_AS = {"bgr0": ("u1", 4), "gray16le": ("<u2", 1)}  # item and items per pixel, else ("u1", 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFormat:
     """How one array becomes one frame of a video, and back."""
 
     name: str  # FFmpeg's
+    decoded: frozenset[str]  # what FFmpeg may call it when it comes back
     color_range: int
     matrix: int
     pack: Callable[[Array], VideoFrame]
     unpack: Callable[[VideoFrame], Array]
 
 
-def _frame(array: Array, pixel_format: str) -> VideoFrame:
+def _frame(pixel_format: str, height: int, width: int, planes: Sequence[Array | int]) -> VideoFrame:
+    """A frame whose planes hold these arrays, or one number everywhere."""
     from av import VideoFrame
 
-    return VideoFrame.from_ndarray(array, format=pixel_format)
+    frame = VideoFrame(width, height, pixel_format)
+    for index, plane in enumerate(planes):
+        _plane(frame, index)[...] = plane
+    return frame
 
 
-def _rows(frame: VideoFrame, dtype: str) -> Array:
-    """A view of the first plane, [H, items in a row], its padding cut off."""
-    plane = frame.planes[0]
-    rows = np.frombuffer(plane, dtype).reshape(frame.height, -1)
-    return rows[:, : frame.width * (4 if frame.format.name == "bgr0" else 1)]
+def _plane(frame: VideoFrame, index: int = 0) -> Array:
+    """A view of one plane, [rows, items in a row], without its padding."""
+    plane = frame.planes[index]
+    dtype, n_items = STORED_AS.get(frame.format.name, ("u1", 1))
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
+    return rows[:, : plane.width * n_items]
 
 
 def _pack_yuv420(rgb: Array) -> VideoFrame:
     import cv2
 
     height, width = rgb.shape[:2]
-    yuv = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
+    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)[:height]
     half = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    yuv[height:] = cv2.transform(half, RGB_TO_YCC[1:]).transpose(2, 0, 1).reshape(-1, width)
-    return _frame(yuv, "yuv420p")
+    chroma = cv2.split(cv2.transform(half, RGB_TO_YCC[1:]))
+    return _frame("yuv420p", height, width, [luma, *chroma])
 
 
 def _unpack_yuv420(frame: VideoFrame) -> Array:
     import cv2
 
-    return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
+    luma, *half = (_plane(frame, index) for index in range(3))
+    size = frame.width, frame.height
+    chroma = cv2.resize(cv2.merge(half), size, interpolation=cv2.INTER_LINEAR)
+    return cv2.transform(cv2.merge([luma, chroma]), YCC_TO_RGB)
 
 
 def _pack_yuv444(rgb: Array) -> VideoFrame:
     import cv2
 
-    planes = cv2.transform(rgb, RGB_TO_YCC).transpose(2, 0, 1)
-    return _frame(np.ascontiguousarray(planes), "yuv444p")
+    planes = cv2.split(cv2.transform(rgb, RGB_TO_YCC))
+    return _frame("yuv444p", rgb.shape[0], rgb.shape[1], planes)
 
 
 def _unpack_yuv444(frame: VideoFrame) -> Array:
     import cv2
 
-    yuv = np.ascontiguousarray(frame.to_ndarray().transpose(1, 2, 0))
-    return cv2.transform(yuv, YCC_TO_RGB)
+    return cv2.transform(cv2.merge([_plane(frame, i) for i in range(3)]), YCC_TO_RGB)
 
 
 def _pack_bgr0(rgb: Array) -> VideoFrame:
     import cv2
-    from av import VideoFrame
 
-    frame = VideoFrame(rgb.shape[1], rgb.shape[0], "bgr0")
+    height, width = rgb.shape[:2]
     bgra = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA)
-    _rows(frame, "u1")[...] = bgra.reshape(len(rgb), -1)
-    return frame
+    return _frame("bgr0", height, width, [bgra.reshape(height, -1)])
 
 
 def _unpack_bgr0(frame: VideoFrame) -> Array:
     import cv2
 
-    bgra = _rows(frame, "u1").reshape(frame.height, frame.width, 4)
+    bgra = _plane(frame).reshape(frame.height, frame.width, 4)
     return cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGB)
 
 
 def _pack_luma(codes: Array) -> VideoFrame:
-    height, width = codes.shape
-    yuv = np.full((height * 3 // 2, width), 128, np.uint8)
-    yuv[:height] = codes
-    return _frame(yuv, "yuv420p")
+    return _frame("yuv420p", codes.shape[0], codes.shape[1], [codes, 128, 128])
 
 
 def _pack_gray(codes: Array) -> VideoFrame:
-    return _frame(np.ascontiguousarray(codes), "gray")
+    return _frame("gray", codes.shape[0], codes.shape[1], [codes])
 
 
 def _pack_gray16(codes: Array) -> VideoFrame:
-    return _frame(np.ascontiguousarray(codes), "gray16le")
+    return _frame("gray16le", codes.shape[0], codes.shape[1], [codes])
 
 
-def _unpack_plane8(frame: VideoFrame) -> Array:
-    return _rows(frame, "u1").copy()
-
-
-def _unpack_plane16(frame: VideoFrame) -> Array:
-    return _rows(frame, "<u2").astype(np.uint16)
+def _unpack_plane(frame: VideoFrame) -> Array:
+    rows = _plane(frame)
+    return rows.astype(rows.dtype.newbyteorder("="))
 
 
 YUV420 = PixelFormat(
     name="yuv420p",
+    decoded=frozenset(["yuv420p"]),
     color_range=LIMITED,
     matrix=MATRIX_BT601,
     pack=_pack_yuv420,
@@ -148,26 +151,43 @@ YUV420 = PixelFormat(
 )
 YUV444 = PixelFormat(
     name="yuv444p",
+    decoded=frozenset(["yuv444p"]),
     color_range=LIMITED,
     matrix=MATRIX_BT601,
     pack=_pack_yuv444,
     unpack=_unpack_yuv444,
 )
 BGR0 = PixelFormat(
-    name="bgr0", color_range=FULL, matrix=MATRIX_RGB, pack=_pack_bgr0, unpack=_unpack_bgr0
+    name="bgr0",
+    decoded=frozenset(["bgr0"]),
+    color_range=FULL,
+    matrix=MATRIX_RGB,
+    pack=_pack_bgr0,
+    unpack=_unpack_bgr0,
 )
 LUMA = PixelFormat(
-    name="yuv420p", color_range=FULL, matrix=MATRIX_BT601, pack=_pack_luma, unpack=_unpack_plane8
+    name="yuv420p",
+    decoded=frozenset(["yuvj420p", "yuv420p"]),
+    color_range=FULL,
+    matrix=MATRIX_BT601,
+    pack=_pack_luma,
+    unpack=_unpack_plane,
 )
 GRAY = PixelFormat(
-    name="gray", color_range=FULL, matrix=MATRIX_BT601, pack=_pack_gray, unpack=_unpack_plane8
+    name="gray",
+    decoded=frozenset(["gray", "yuvj420p"]),
+    color_range=FULL,
+    matrix=MATRIX_BT601,
+    pack=_pack_gray,
+    unpack=_unpack_plane,
 )
 GRAY16 = PixelFormat(
     name="gray16le",
+    decoded=frozenset(["gray16le"]),
     color_range=FULL,
     matrix=MATRIX_BT601,
     pack=_pack_gray16,
-    unpack=_unpack_plane16,
+    unpack=_unpack_plane,
 )
 
 

@@ -8,13 +8,14 @@ with more, x264 writes other bytes.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from flowprep.codec.base import Kind
 from flowprep.codec.pixels import (
     PRIMARIES_BT709,
     TRANSFER_BT709,
-    Array,
     PixelFormat,
     check_frames,
 )
@@ -33,12 +33,12 @@ from flowprep.records import F64
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.bitstream import BitStreamFilterContext
-    from av.container import OutputContainer
     from av.packet import Packet
 
 MUXERS = {"mp4": "mp4", "mkv": "matroska"}
+MUXER_OPTIONS = {"mp4": {"movflags": "+faststart"}, "mkv": {}}  # plays from a pipe
 TICKS_PER_S = {"mp4": 90_000, "mkv": 1_000}  # Matroska counts milliseconds
-NOMINAL_FPS = 25  # sets the level and the last frame's duration; the times are those given
+LONE_FRAME_FPS = 25  # gives a clip of one frame a duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,9 @@ class VideoCodec:
     def pixel_format(self, height: int, width: int) -> PixelFormat:
         """How frames of this size are stored."""
 
+    def check_packet(self, packet: bytes) -> None:
+        """Raises ValueError when a packet carries a checksum that does not fit."""
+
     def open_writer(self, path: Path, height: int, width: int, threads: int = 1) -> VideoWriter:
         return VideoWriter(self, path, height, width)
 
@@ -74,32 +77,39 @@ class VideoCodec:
         return read_window(self, data, start, stop)
 
 
+@dataclass
+class _Held:
+    """A frame that waits for the next one's time, which tells its duration in ticks."""
+
+    frame: VideoFrame
+    pts: int
+    time_s: float
+
+
 class VideoWriter:
-    """Encodes and muxes frame by frame; holds no more than the encoder does."""
+    """Encodes frame after frame; memory holds the one kept back and what the encoder needs."""
 
     def __init__(self, codec: VideoCodec, path: Path, height: int, width: int) -> None:
         self._codec, self._path = codec, path
         self._height, self._width = height, width
         self._pixels = codec.pixel_format(height, width)
         self._time_base = Fraction(1, TICKS_PER_S[codec.suffix])
-        self._last_pts = -1
-        with self._errors():
-            self._container = _create(codec, path)
-            self._stream = self._add_stream()
-            self._filter = _packet_filter(codec, self._stream)
+        self._held: _Held | None = None
+        self._last_s, self._last_ticks = 1 / LONE_FRAME_FPS, 0
+        self._output: _Output | None = None
 
     def write(self, frames: np.ndarray, pts_s: F64) -> None:
         check_frames(self._codec.kind, frames, self._height, self._width, pts_s)
         with self._errors():
             for frame, time_s in zip(frames, pts_s.tolist(), strict=True):
-                self._mux(self._stream.encode(self._video_frame(frame, time_s)))
+                self._push(self._pixels.pack(frame), time_s)
 
     def close(self) -> None:
-        if self._last_pts < 0:
+        if self._held is None:
             raise ClipError("encode-error", f"{self._path.name}: no frame was written")
         with self._errors():
-            self._mux(self._stream.encode(None))
-            self._container.close()
+            self._encode(self._held)
+            self._started().close()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -119,37 +129,31 @@ class VideoWriter:
         import av
 
         with suppress(av.FFmpegError, OSError):
-            self._container.close()
+            if self._output is not None:
+                self._output.container.close()
         self._path.unlink(missing_ok=True)
 
-    def _add_stream(self) -> VideoStream:
-        stream = self._container.add_stream(
-            self._codec.encoder, rate=NOMINAL_FPS, options=self._codec.options
-        )
-        stream.width, stream.height = self._width, self._height
-        stream.pix_fmt = self._pixels.name
-        stream.time_base = self._time_base
-        context = stream.codec_context
-        context.time_base = self._time_base
-        context.thread_count = 1
-        context.color_range = self._pixels.color_range
-        context.colorspace = self._pixels.matrix
-        context.color_primaries = PRIMARIES_BT709
-        context.color_trc = TRANSFER_BT709
-        self._container.start_encoding()
-        return stream
-
-    def _video_frame(self, array: Array, time_s: float) -> VideoFrame:
-        frame = self._pixels.pack(array)
+    def _push(self, frame: VideoFrame, time_s: float) -> None:
+        pts = round(time_s / self._time_base)
+        if self._held is not None:
+            pts = max(pts, self._held.pts + 1)
+            self._last_s, self._last_ticks = time_s - self._held.time_s, pts - self._held.pts
+            self._encode(self._held)
+        frame.pts, frame.time_base = pts, self._time_base
         frame.color_range, frame.colorspace = self._pixels.color_range, self._pixels.matrix
-        frame.time_base = self._time_base
-        frame.pts = max(round(time_s / self._time_base), self._last_pts + 1)
-        self._last_pts = frame.pts
-        return frame
+        self._held = _Held(frame, pts, time_s)
 
-    def _mux(self, packets: list[Packet]) -> None:
-        for packet in packets:
-            self._container.mux(self._filter.filter(packet) if self._filter else packet)
+    def _encode(self, held: _Held) -> None:
+        duration = self._last_ticks or round(self._last_s / self._time_base)
+        self._started().encode(held.frame, duration)
+
+    def _started(self) -> _Output:
+        """The output, opened once the first interval has told the nominal frame rate."""
+        if self._output is None:
+            fps = Fraction(1 / max(self._last_s, 1e-3)).limit_denominator(1001)
+            size = self._height, self._width
+            self._output = _Output(self._codec, self._path, self._pixels, size, fps)
+        return self._output
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -164,15 +168,58 @@ class VideoWriter:
             raise ClipError("encode-error", f"{self._path.name}: {error}") from error
 
 
-def _create(codec: VideoCodec, path: Path) -> OutputContainer:
-    import av
+class _Output:
+    """An open container with its encoder."""
 
-    return av.open(
-        f"file:{path}",
-        "w",
-        format=MUXERS[codec.suffix],
-        container_options={"fflags": "+bitexact"},
-    )
+    def __init__(
+        self,
+        codec: VideoCodec,
+        path: Path,
+        pixels: PixelFormat,
+        size: tuple[int, int],
+        fps: Fraction,
+    ) -> None:
+        import av
+
+        self.container = av.open(
+            f"file:{path}",
+            "w",
+            format=MUXERS[codec.suffix],
+            container_options={"fflags": "+bitexact", **MUXER_OPTIONS[codec.suffix]},
+        )
+        stream = self.container.add_stream(codec.encoder, rate=fps, options=codec.options)
+        self._stream = cast("VideoStream", stream)
+        _configure(self._stream, pixels, size, Fraction(1, TICKS_PER_S[codec.suffix]))
+        self.container.start_encoding()
+        self._filter = _packet_filter(codec, self._stream)
+        self._durations: deque[int] = deque()  # of the frames in the encoder
+
+    def encode(self, frame: VideoFrame, duration: int) -> None:
+        self._durations.append(duration)
+        self._mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._mux(self._stream.encode(None))
+        self.container.close()
+
+    def _mux(self, packets: list[Packet]) -> None:
+        """Packets come in the order of the frames; encoders lose the durations."""
+        for packet in packets:
+            for filtered in self._filter.filter(packet) if self._filter else [packet]:
+                filtered.duration = self._durations.popleft()
+                self.container.mux(filtered)
+
+
+def _configure(
+    stream: VideoStream, pixels: PixelFormat, size: tuple[int, int], time_base: Fraction
+) -> None:
+    context = stream.codec_context
+    context.height, context.width = size
+    context.pix_fmt = pixels.name
+    stream.time_base = context.time_base = time_base
+    context.thread_count = 1
+    context.color_range, context.colorspace = pixels.color_range, pixels.matrix
+    context.color_primaries, context.color_trc = PRIMARIES_BT709, TRANSFER_BT709
 
 
 def _packet_filter(codec: VideoCodec, stream: VideoStream) -> BitStreamFilterContext | None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flowprep.codec.video import VideoCodec
 
 DEMUXERS = {"mp4": "mov", "mkv": "matroska"}
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
 
 
 def read_window(codec: VideoCodec, data: bytes, start: int, stop: int | None) -> np.ndarray:
@@ -45,6 +46,7 @@ def _opened(codec: VideoCodec, data: bytes) -> Iterator[InputContainer]:
         "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
         "protocol_whitelist": "none",
         "codec_whitelist": codec.decoder,
+        **DECODER_OPTIONS,
     }
     try:
         with av.open(
@@ -53,7 +55,7 @@ def _opened(codec: VideoCodec, data: bytes) -> Iterator[InputContainer]:
             options=options,
             metadata_errors="replace",
         ) as container:
-            yield container
+            yield cast("InputContainer", container)
     except (av.FFmpegError, UnicodeError) as error:
         raise ValueError(f"the {codec.name} video does not decode: {error}") from error
 
@@ -69,10 +71,7 @@ def _stream(codec: VideoCodec, container: InputContainer) -> VideoStream:
     if not 0 < context.width * context.height <= MAX_PIXELS:
         raise ValueError(f"the video claims {context.width} x {context.height} pixels")
     context.thread_count = 1
-    context.options = {
-        "err_detect": "crccheck+bitstream+buffer+explode",
-        "max_pixels": str(MAX_PIXELS),
-    }
+    context.options = {**DECODER_OPTIONS, "err_detect": "crccheck+bitstream+buffer+explode"}
     return stream
 
 
@@ -97,11 +96,14 @@ def _arrays(
     for frame in _decoded(codec, stream, islice(packets, None if stop is None else stop - first)):
         if (frame.height, frame.width) != (height, width) or frame.is_corrupt:
             raise ValueError(f"frame {n_frames} of the {codec.name} video is damaged")
+        if frame.format.name not in pixels.decoded:
+            raise ValueError(f"the {codec.name} video is {frame.format.name}, not {pixels.name}")
         if n_frames >= start:
             yield pixels.unpack(frame)
         n_frames += 1
-    if n_frames < (start if stop is None else stop):
-        raise ValueError(f"the {codec.name} video ends after {n_frames} frames, not {stop or start}")
+    wanted = start if stop is None else stop
+    if n_frames < wanted:
+        raise ValueError(f"the {codec.name} video ends after {n_frames} frames, not {wanted}")
 
 
 def _decoded(
@@ -112,6 +114,7 @@ def _decoded(
     for packet in packets:
         if n_packets == 0 and not packet.is_keyframe:
             raise ValueError(f"the {codec.name} video has no keyframe at every frame {GOP}")
+        codec.check_packet(bytes(packet))
         n_packets += 1
         for frame in packet.decode():
             n_frames += 1

@@ -19,13 +19,16 @@ FIXED = {  # what makes bytes repeat and keyframes regular
     "sync-lookahead": "0",
     "rc-lookahead": "0",
     "mbtree": "0",
+    "psy": "0",
+    "aq-mode": "0",
+    "chromaloc": "1",
     "cpu-independent": "1",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class X264(VideoCodec):
-    """`preset` and `crf` as in x264; `tune` holds further x264 parameters, "psy=0:aq-mode=0"."""
+    """`preset` and `crf` as in x264; `tune` holds further x264 parameters, "subme=1:cabac=1"."""
 
     preset: str
     crf: float
@@ -36,23 +39,17 @@ class X264(VideoCodec):
 
     @property
     def params(self) -> str:
-        pixels = "yuv420p, yuv444p if a side is odd" if self.kind == "rgb" else "luma, full range"
-        tune = f" {self.tune}" if self.tune else ""
-        return f"preset={self.preset} crf={self.crf:g} gop={GOP} bframes=0{tune} ({pixels})"
+        pixels = "yuv420p, odd sizes yuv444p" if self.kind == "rgb" else "luma, full range"
+        own = f"preset={self.preset} crf={self.crf:g} gop={GOP} bframes=0 psy=0 aq-mode=0"
+        return " ".join([own, *filter(None, self.tune.split(":"))]) + f" ({pixels})"
 
     @property
     def options(self) -> dict[str, str]:
-        fixed = ":".join(f"{name}={value}" for name, value in FIXED.items())
-        params = f"{fixed}:{self.tune}" if self.tune else fixed
+        fixed = [f"{name}={value}" for name, value in FIXED.items()]
         return {
             "preset": self.preset,
             "crf": f"{self.crf:g}",
-            "g": str(GOP),
-            "keyint_min": str(GOP),
-            "bf": "0",
-            "sc_threshold": "0",
-            "flags": "+cgop",
-            "x264-params": params,
+            "x264-params": ":".join([*fixed, *filter(None, self.tune.split(":"))]),
         }
 
     def pixel_format(self, height: int, width: int) -> PixelFormat:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowprep.decode.opening import pyav_major
 from flowprep.records import U8
 
 if TYPE_CHECKING:
@@ -122,12 +122,9 @@ class RgbConverter:
         return self._scalers.setdefault((matrix, value_range), VideoReformatter())
 
 
-@cache
 def _one_thread() -> dict[str, int]:
     """From PyAV 17 on, scaling uses all cores unless told otherwise."""
-    import av
-
-    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+    return {"threads": 1} if pyav_major() >= 17 else {}
 
 
 def _is_full_range(frame: VideoFrame) -> bool:

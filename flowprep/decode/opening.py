@@ -8,15 +8,14 @@ that a demuxer asks for is refused by `protocol_whitelist` and by `io_open`.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import dropwhile
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from flowprep.decode.base import Limits
+from flowprep.decode.bytestream import ByteStream, open_bytes
 from flowprep.decode.structure import describe_damage
 from flowprep.errors import ClipError
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 FORMATS = ("mov", "matroska", "avi", "gif", "mpegts", "mpeg", "flv", "asf", "ogg")
 """FFmpeg demuxers that may be used. `mov` also reads mp4, m4v and 3gp, `matroska` also webm."""
 
+PROTOCOLS = "none"
 BUFFER_BYTES = 256 * 1024
 JOINED_MIDWAY = frozenset({"mpegts", "mpeg"})
 """Containers of broadcasts, which a capture may enter between two key frames."""
@@ -79,21 +79,6 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     raise PermissionError(f"the video asks to open {url!r}, which is not allowed")
 
 
-def open_bytes(path: str) -> IO[bytes]:
-    """Open a regular, non-empty, readable file, or say why not."""
-    try:
-        info = os.stat(path)
-        if not stat.S_ISREG(info.st_mode):
-            raise ClipError("unreadable", f"{path} is not a regular file")
-        if info.st_size == 0:
-            raise ClipError("empty-file", f"{path} has 0 bytes")
-        return open(path, "rb", buffering=0)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ClipError("missing", f"{path}: {error.strerror}") from error
-    except (OSError, ValueError) as error:
-        raise ClipError("unreadable", f"{path}: {error}") from error
-
-
 @contextmanager
 def clip_errors(path: str) -> Iterator[None]:
     """Turn whatever PyAV or the file system raises into a ClipError."""
@@ -109,17 +94,31 @@ def clip_errors(path: str) -> Iterator[None]:
         raise ClipError("decode-error", f"{path}: {error!r}") from error
 
 
+def pyav_major() -> int:
+    """PyAV's major version, where its behaviour differs."""
+    import av
+
+    return int(av.__version__.split(".")[0])
+
+
+def _stream_options(limits: Limits) -> dict[str, str]:
+    """What holds while PyAV looks into the streams. Up to 16 it crashes on any such option when
+    it then finds more streams than the header announced; FFmpeg's own bound (2**28 pixels) stays.
+    """
+    return {"max_pixels": str(limits.max_pixels)} if pyav_major() >= 17 else {}
+
+
 def _open_container(
-    file: IO[bytes], path: str, limits: Limits, demuxer_options: dict[str, str]
+    file: ByteStream, path: str, limits: Limits, demuxer_options: dict[str, str]
 ) -> InputContainer:
     import av
 
-    locks = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    locks = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": PROTOCOLS}
     try:
         return av.open(
             file,
             mode="r",
-            options={"max_pixels": str(limits.max_pixels)},
+            options=_stream_options(limits),
             container_options={**locks, **demuxer_options},
             buffer_size=BUFFER_BYTES,
             metadata_errors="replace",
@@ -151,6 +150,17 @@ def _is_still(stream: VideoStream) -> bool:
     for name in STILLS:
         stills |= getattr(Disposition, name)
     return bool(Disposition(stream.disposition) & stills)
+
+
+def _claimed_size(stream: VideoStream, path: str, limits: Limits) -> tuple[int, int]:
+    """The header's width and height. FFmpeg sets sizes that it refuses to 0, before any decoder."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width and height:
+        return width, height
+    no_decoder = {"codec_whitelist": "none"}
+    with open_bytes(path) as file, _open_container(file, path, limits, no_decoder) as raw:
+        context = raw.streams[stream.index].codec_context
+        return getattr(context, "width", 0), getattr(context, "height", 0)
 
 
 def check_size(path: str, width: int, height: int, limits: Limits) -> None:
@@ -186,7 +196,7 @@ def open_video(
         container = _open_container(file, path, limits, demuxer_options or {})
         with container:
             stream = _video_stream(container, path)
-            check_size(path, stream.codec_context.width, stream.codec_context.height, limits)
+            check_size(path, *_claimed_size(stream, path, limits), limits)
             check_count(path, stream.frames, limits)
             _set_up_decoder(stream.codec_context, threads, limits)
             yield OpenVideo(path=path, container=container, stream=stream)

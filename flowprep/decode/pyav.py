@@ -150,9 +150,13 @@ def _packets(video: OpenVideo, job: _Job, *, seek: bool) -> Iterator[Packet]:
         target = job.first_pts - round(back_s / job.media.time_base)
         packets = _seek(video, target)
         first = next(packets, None)
-        if first is not None and first.is_keyframe and (first.pts or target + 1) <= job.first_pts:
+        if first is not None and _is_entry(first, job.first_pts):
             return chain([first], packets)
     raise _SeekMissed
+
+
+def _is_entry(packet: Packet, first_pts: int) -> bool:
+    return packet.is_keyframe and packet.pts is not None and packet.pts <= first_pts
 
 
 def _seek(video: OpenVideo, pts: int) -> Iterator[Packet]:

@@ -149,8 +149,10 @@ def _fill(raw: list[int | None], step: float) -> I64:
 def _times(
     video: OpenVideo, pts: I64, last_duration: int, first: VideoFrame, divisor: int = 1
 ) -> FrameTimes:
+    """`last_duration` may be 0 or a tick, which muxers write when they do not know better."""
     spacing = (int(pts[-1]) - int(pts[0])) / (len(pts) - 1) if len(pts) > 1 else 0
-    step = last_duration or spacing or video.frame_ticks * divisor
+    known = last_duration if last_duration > divisor else 0
+    step = known or spacing or video.frame_ticks * divisor
     return FrameTimes(
         pts=pts,
         end_pts=int(pts[-1]) + max(1, round(step)),

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.records import Clip, Failure, Video
 from flowprep.run.estimate import planned_bytes
 from flowprep.run.executors import open_pool
 from flowprep.run.job import ShardJob
-from flowprep.run.plan import PlanRow, plan_bytes
-from flowprep.run.prepare import Request, Work, config_toml, prepare
+from flowprep.run.prepare import Request, Work, config_toml, load_marks, prepare
 from flowprep.run.progress import Display
 from flowprep.run.schedule import Outcome, drive
 from flowprep.run.stages import ClipTask
+from flowprep.shard.commit import finish_swap
 from flowprep.shard.index import (
     dataset_bytes,
     failures_bytes,
     index_bytes,
     load_dataset,
-    load_mark,
 )
 from flowprep.shard.layout import Layout
-from flowprep.storage import exclusive, free_bytes, refuse_url, write_whole
+from flowprep.shard.plan import PlanRow, plan_bytes
+from flowprep.storage import exclusive, free_bytes, refuse_url, sha256_file, write_whole
 
 SPARE_BYTES = 64 << 20
 """Room that must be left beyond the estimate."""
@@ -57,24 +59,46 @@ def extract(request: Request, display: Display) -> Summary:
     Raises FlowprepError when the user must act: no videos, another configuration in the folder, no
     room, an engine that is not there. KeyboardInterrupt leaves what is committed; a rerun goes on.
     """
-    layout = Layout(_writable(request.out))
+    layout = dataset_layout(request.out)
+    is_new = not layout.out.exists()
+    _make_folders(layout, request.out)
     with exclusive(layout.lock, request.out):
         try:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             layout.scratch.mkdir()
+            layout.swap.mkdir(exist_ok=True)
+            for interrupted in sorted(layout.swap.iterdir()):
+                finish_swap(layout, interrupted.name)
             return _extract(request, layout, display)
         finally:
             shutil.rmtree(layout.scratch, ignore_errors=True)
+            with suppress(OSError):  # a shard is left in it
+                layout.swap.rmdir()
             layout.lock.unlink(missing_ok=True)
+            _remove_empty([layout.marks, layout.internal, *([layout.out] if is_new else [])])
 
 
-def _writable(out: str) -> Path:
-    path = refuse_url(out, "--out").resolve()
-    layout = Layout(path)
-    if path.is_dir() and any(path.iterdir()) and not layout.internal.is_dir():
+def _remove_empty(folders: list[Path]) -> None:
+    """What a run that came to nothing has made, inner ones first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def dataset_layout(out: str) -> Layout:
+    """Where the dataset goes. Raises FlowprepError when something else lies there."""
+    layout = Layout(refuse_url(out, "--out").resolve())
+    if layout.out.is_dir() and any(layout.out.iterdir()) and not layout.internal.is_dir():
         raise FlowprepError(
             f"--out {out} holds other files", "give a new or empty folder, or a dataset of flowprep"
         )
+    nearest = next(path for path in (layout.out, *layout.out.parents) if path.exists())
+    if not nearest.is_dir():
+        raise FlowprepError(f"--out {out}: {nearest} is a file", "give a folder")
+    return layout
+
+
+def _make_folders(layout: Layout, out: str) -> None:
     try:
         layout.marks.mkdir(parents=True, exist_ok=True)
         layout.lock.touch()
@@ -82,26 +106,28 @@ def _writable(out: str) -> Path:
         raise FlowprepError(
             f"--out {out}: {error.strerror}", "give a folder you can write to"
         ) from error
-    return path
 
 
 def _extract(request: Request, layout: Layout, display: Display) -> Summary:
     work = prepare(request, layout, display)
     _check_space(request, layout, work)
     jobs = shard_jobs(layout, work)
-    if jobs or not _is_finished(layout):
+    listed = manifest.to_bytes(work.videos)
+    if jobs or not _is_finished(layout) or layout.manifest.read_bytes() != listed:
         layout.dataset.unlink(missing_ok=True)
+        write_whole(layout.manifest, listed, layout.scratch)
         _save_plan(layout, work)
     outcome = _run(request, work, jobs, display) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
 
 def _is_finished(layout: Layout) -> bool:
+    """Whether dataset.json is there and the tables are those it vouches for."""
     try:
-        load_dataset(layout.dataset)
+        files = load_dataset(layout.dataset)["files"]
+        return all(sha256_file(path) == files.get(path.name) for path in layout.tables)
     except (OSError, ValueError):
         return False
-    return True
 
 
 def _save_plan(layout: Layout, work: Work) -> None:
@@ -140,7 +166,7 @@ def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
             ],
             class_index={name: i for i, name in enumerate(work.classes)},
             versions=work.versions,
-            keep=load_mark(layout.mark(shard)).samples if shard in work.retry else [],
+            keep=work.retry[shard].samples if shard in work.retry else [],
         )
         for shard in work.todo
     ]
@@ -176,7 +202,7 @@ def _run(request: Request, work: Work, jobs: list[ShardJob], display: Display) -
 
 def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
     """Index and failure list of what is committed; dataset.json when nothing is missing."""
-    marks = [load_mark(layout.mark(shard)) for shard in layout.committed()]
+    marks = load_marks(layout)
     if not _is_finished(layout):
         write_whole(layout.index, index_bytes(marks), layout.scratch)
         write_whole(layout.failures, failures_bytes(marks), layout.scratch)

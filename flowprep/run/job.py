@@ -19,11 +19,12 @@ from flowprep.records import Failure
 from flowprep.run.encode import Encoded, SampleBuilder, encode_stage
 from flowprep.run.overlap import Background, StageClock
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event, decode_stage, flow_stage
-from flowprep.shard.index import Mark, dali_idx
+from flowprep.shard.commit import commit, finish_swap
+from flowprep.shard.index import Mark, dali_idx, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleInfo, SampleRow
 from flowprep.shard.writer import Placed, ShardWriter
-from flowprep.storage import flush_to_disk, publish, scratch_folder, sha256_file, write_whole
+from flowprep.storage import scratch_folder, sha256_file
 
 QUEUE_DEPTH = 2
 REPORT_EVERY_S = 0.5
@@ -111,6 +112,7 @@ def run_shard(job: ShardJob, tools: Tools, report: Report) -> Mark:
     layout = Layout(job.out)
     clock = StageClock()
     reporter = Reporter(job.shard, clock, report)
+    finish_swap(layout, job.shard)  # of a worker that was killed in it
     with scratch_folder(layout.scratch, job.shard) as scratch:
         tar = scratch / "shard.tar"
         results: list[SampleRow | Failure] = []
@@ -120,7 +122,7 @@ def run_shard(job: ShardJob, tools: Tools, report: Report) -> Mark:
                 reporter.add(clips=1, failures=int(isinstance(result, Failure)))
         with clock.stage("tar"):
             mark = _mark(job, tar, results)
-            _commit(layout, mark, tar, scratch)
+            commit(layout, mark, tar, scratch)
     reporter.flush()
     return mark
 
@@ -134,7 +136,8 @@ def _results(
     reporter: Reporter,
 ) -> Iterator[SampleRow | Failure]:
     """A row or a Failure for each clip of the job, in order, while the tar is written."""
-    kept = {row.key: row for row in job.keep}
+    mark = Layout(job.out).mark(job.shard)  # where they lie now: an earlier try may have ended
+    kept = {row.key: row for row in load_mark(mark).samples} if job.keep else {}
     todo = [task for task in job.tasks if task.clip.key not in kept]
     made = _made(job, tools, todo, scratch, clock, reporter)
     for task in job.tasks:
@@ -234,19 +237,3 @@ def _mark(job: ShardJob, tar: Path, results: list[SampleRow | Failure]) -> Mark:
         failures=[r for r in results if isinstance(r, Failure)],
         versions=job.versions,
     )
-
-
-def _commit(layout: Layout, mark: Mark, tar: Path, scratch: Path) -> None:
-    """Tar, index, then the mark; whatever is interrupted before the mark is made again.
-
-    A shard that is made again loses its old mark first, so that a mark never vouches for a tar
-    that is not its own.
-    """
-    layout.mark(mark.shard).unlink(missing_ok=True)
-    flush_to_disk(layout.marks)
-    if mark.samples:
-        publish(tar, layout.tar(mark.shard))
-    else:
-        layout.tar(mark.shard).unlink(missing_ok=True)
-    write_whole(layout.idx(mark.shard), dali_idx(mark.samples), scratch)
-    write_whole(layout.mark(mark.shard), mark.to_json(), scratch)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
-import threading
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from flowprep.processes import end_with_parent
 from flowprep.run.job import ShardJob
 from flowprep.run.schedule import Died, Message, WorkerSpec
 
@@ -74,7 +73,7 @@ class LocalPool:
 def _serve(number: int, spec: WorkerSpec, pipe: Connection) -> None:
     """Run the jobs that come through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     from flowprep.run.worker import Worker
 
     worker = Worker(number, spec)
@@ -82,10 +81,3 @@ def _serve(number: int, spec: WorkerSpec, pipe: Connection) -> None:
         while True:
             job: ShardJob = pipe.recv()
             pipe.send(worker.run(job, pipe.send))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

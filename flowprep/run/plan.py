@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
 from flowprep.records import Clip
+from flowprep.shard.plan import PlanRow
+from flowprep.shard.plan import load_plan as load_plan
+from flowprep.shard.plan import plan_bytes as plan_bytes
 
 MIN_SHARDS = 8
 """Small datasets still get so many shards in a split, so that workers and loaders have a choice."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRow:
-    """A planned clip. Rows of a shard are in the order of its samples."""
-
-    shard: str
-    key: str
-    path: str
-    split: str
-    label: str
-    n_frames: int
-
-
-SCHEMA = pa.schema(
-    [(f.name, pa.int64() if f.type == "int" else pa.string()) for f in fields(PlanRow)]
-)
 
 
 def make_plan(
@@ -120,20 +100,6 @@ def class_list(rows: Iterable[PlanRow], old: list[str]) -> list[str]:
     """Class names by index: known ones keep theirs, new ones follow in order of name."""
     new = {row.label for row in rows if row.label} - set(old)
     return old + sorted(new)
-
-
-def plan_bytes(rows: list[PlanRow]) -> bytes:
-    sink = io.BytesIO()
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
-
-
-def load_plan(path: Path) -> list[PlanRow]:
-    """The rows of plan.parquet, [] when there is none."""
-    if not path.exists():
-        return []
-    return [PlanRow(**row) for row in pq.read_table(path).to_pylist()]
 
 
 def shard_sizes(rows: Iterable[PlanRow]) -> Counter[str]:

@@ -9,17 +9,18 @@ from typing import Any
 
 from flowprep import __version__, manifest
 from flowprep.clips import clips_of
-from flowprep.codec.base import get_codec
+from flowprep.codec.base import CODECS, Kind
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.quantize import make_quantizer
 from flowprep.records import Clip, Video
 from flowprep.run.executors import Resources, choose_engine
-from flowprep.run.plan import PlanRow, class_list, load_plan, make_plan
+from flowprep.run.plan import class_list, make_plan
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
-from flowprep.shard.index import load_mark
+from flowprep.shard.index import Mark, load_mark
 from flowprep.shard.layout import Layout
+from flowprep.shard.plan import PlanRow, load_plan
 from flowprep.sources import Source, read_source
 from flowprep.storage import write_whole
 
@@ -50,26 +51,26 @@ class Work:
     settings: Settings
     versions: dict[str, str]
     committed: set[str]  # shards that have a mark
-    retry: set[str]  # committed shards with failures to try again
+    retry: dict[str, Mark]  # committed shards with failures to try again
 
     @property
     def todo(self) -> list[str]:
         """Shards to make, in order of name."""
-        return sorted(({row.shard for row in self.rows} - self.committed) | self.retry)
+        return sorted(({row.shard for row in self.rows} - self.committed) | set(self.retry))
 
 
 def prepare(request: Request, layout: Layout, display: Display, dry: bool = False) -> Work:
     """Read, freeze, probe and plan; with `dry` nothing is written."""
+    _check_codecs(request.settings)
     source = read_source(request.src, request.settings.labels)
     for note in source.notes:
         display.note(note)
     settings, versions = _frozen(request, layout, display)
-    _check_codecs(settings)
     videos = _probed(request, layout, display, source, dry)
     clips = [clip for video in videos for clip in clips_of(video, settings)]
     committed = set(layout.committed())
-    frozen, retry = _retry(layout, committed) if request.retry_failed else (None, set())
-    old = load_plan(layout.plan)
+    frozen, retry = _retry(layout) if request.retry_failed else (None, {})
+    old = _planned(layout)
     rows = make_plan(clips, settings, old, committed, frozen)
     return Work(
         source=source,
@@ -94,7 +95,13 @@ def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Setting
     stored: dict[str, Any] = load_toml(layout.config) if layout.config.exists() else {}
     if stored and wanted.engine == "auto":
         wanted = replace(wanted, engine=stored["settings"]["engine"])
-    engine, build = choose_engine(wanted)
+    try:
+        engine, build = choose_engine(wanted)
+    except TypeError as error:
+        raise FlowprepError(
+            f"engine {wanted.engine!r} does not take these parameters: {error}",
+            f"given were {wanted.engine_params}; leave out the unknown one",
+        ) from error
     if wanted.engine == "auto":
         display.note(f"engine: {engine} ({build})")
     wanted = replace(wanted, engine=engine)
@@ -141,32 +148,68 @@ def installed_versions() -> dict[str, str]:
 
 
 def _check_codecs(settings: Settings) -> None:
-    """Raise FlowprepError when a codec is unknown or does not fit the flow map."""
+    """Raise FlowprepError when a codec is unknown or stores something else."""
     quantizer = make_quantizer(settings.flow_map, settings.bound_px)
-    get_codec(settings.rgb_codec, ["rgb"])
-    get_codec(settings.flow_codec, ["flow16" if quantizer.highest > 255 else "flow8"])
+    kind: Kind = "flow16" if quantizer.highest > 255 else "flow8"
+    _check_codec("--rgb-codec", settings.rgb_codec, "rgb", "RGB frames")
+    what = f"the {kind[4:]}-bit codes of --flow-map {settings.flow_map}"
+    _check_codec("--flow-codec", settings.flow_codec, kind, what)
+
+
+def _check_codec(flag: str, name: str, kind: Kind, what: str) -> None:
+    fitting = sorted(n for n, entry in CODECS.items() if entry.kind == kind)
+    if name not in fitting:
+        problem = f"does not store {what}" if name in CODECS else "is not known"
+        raise FlowprepError(f"{flag} {name} {problem}", f"give {flag} {' or '.join(fitting)}")
 
 
 def _probed(
     request: Request, layout: Layout, display: Display, source: Source, dry: bool
 ) -> list[Video]:
     def save(videos: list[Video]) -> None:
-        if not dry:
+        """What is known so far, for the next run; all of it is written with the plan."""
+        if not dry and len(videos) < len(source.videos):
+            layout.dataset.unlink(missing_ok=True)
             write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
 
     def probe(videos: list[Video]) -> Iterable[Video]:
         found = probe_all(source.root, request.resources.cpus, videos)
         return display.probing(found, len(videos))
 
-    cached = manifest.load(layout.manifest)
+    try:
+        cached = manifest.load(layout.manifest)
+    except Exception:  # noqa: BLE001 - damaged parquet raises anything; the files are probed again
+        cached = []
     return manifest.refresh(source.videos, cached, probe, save, again=request.retry_failed)
 
 
-def _retry(layout: Layout, committed: set[str]) -> tuple[set[str], set[str]]:
+def _planned(layout: Layout) -> list[PlanRow]:
+    try:
+        return load_plan(layout.plan)
+    except Exception as error:  # damaged parquet raises anything
+        raise FlowprepError(
+            f"{layout.plan} is damaged: {error}", "put a copy of it back, or use another --out"
+        ) from error
+
+
+def load_marks(layout: Layout) -> list[Mark]:
+    """The commit marks, by name of shard. Raises FlowprepError when one is damaged."""
+    marks = []
+    for shard in layout.committed():
+        try:
+            marks.append(load_mark(layout.mark(shard)))
+        except ValueError as error:
+            raise FlowprepError(
+                f"{layout.mark(shard)}: {error}", "delete it, and the shard is made again"
+            ) from error
+    return marks
+
+
+def _retry(layout: Layout) -> tuple[set[str], dict[str, Mark]]:
     """(keys of finished samples, shards that have failures)."""
-    marks = [load_mark(layout.mark(shard)) for shard in sorted(committed)]
+    marks = load_marks(layout)
     finished = {row.key for mark in marks for row in mark.samples}
-    return finished, {mark.shard for mark in marks if mark.failures}
+    return finished, {mark.shard: mark for mark in marks if mark.failures}
 
 
 def load_classes(layout: Layout) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from flowprep.decode.base import get_decoder
 from flowprep.errors import ClipError
+from flowprep.processes import process_pool
 from flowprep.records import Video
 
 BATCH = 16
@@ -39,7 +39,7 @@ def probe_all(root: Path, n_workers: int, videos: list[Video]) -> Iterator[Video
         return
     suspects: list[Video] = []
     for batch in _windows(videos, BATCH * n_workers * 64):
-        with _pool(n_workers) as pool:
+        with process_pool(n_workers) as pool:
             tasks = {pool.submit(_probe_batch, root, part): part for part in _windows(batch, BATCH)}
             for future in as_completed(tasks):
                 yield from _results(future, tasks[future], suspects)
@@ -53,10 +53,6 @@ def _windows(videos: list[Video], size: int) -> Iterator[list[Video]]:
         yield part
 
 
-def _pool(n_workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
-
-
 def _results(
     future: Future[list[Video]], part: list[Video], suspects: list[Video]
 ) -> Iterable[Video]:
@@ -68,7 +64,7 @@ def _results(
 
 
 def _probe_alone(root: Path, video: Video) -> Video:
-    with _pool(1) as pool:
+    with process_pool(1) as pool:
         try:
             return pool.submit(probe_one, root, video).result()
         except BrokenProcessPool:

@@ -127,7 +127,7 @@ class JsonDisplay:
         self._told = 0.0
 
     def tell(self, event: str, **fields: Any) -> None:
-        sys.stdout.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
@@ -197,6 +197,7 @@ class TextDisplay:
     @contextmanager
     def running(self, jobs: list[ShardJob]) -> Iterator[None]:
         self.tally = Tally(jobs)
+        self._told = time.monotonic()
         with self._progress("extract", "clips") as self._bar:
             self._task = self._bar.add_task("", total=self.tally.n_clips, text="starting")
             yield

@@ -41,7 +41,10 @@ class _Actor:
         self._worker, self._mailbox = Worker(number, spec), mailbox
 
     def run(self, job: ShardJob) -> Message:
-        return self._worker.run(job, self._mailbox.put.remote)
+        return self._worker.run(job, self._report)
+
+    def _report(self, progress: Progress) -> None:
+        ray.get(self._mailbox.put.remote(progress))
 
 
 def connect(address: str | None, n_cpus: int | None) -> None:
@@ -49,6 +52,8 @@ def connect(address: str | None, n_cpus: int | None) -> None:
     options: dict[str, Any] = {"address": address}
     if address is None:
         options = {"num_cpus": n_cpus, "include_dashboard": False, "object_store_memory": 100 << 20}
+        # Ray would wait without end for a process that was killed before it said hello
+        options["_system_config"] = {"prestart_worker_first_driver": False}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -64,7 +69,8 @@ class RayPool:
     def __init__(self, specs: list[WorkerSpec], gpu_share: float = 0.0) -> None:
         self._specs = specs
         self._actor_class = ray.remote(num_cpus=1, num_gpus=gpu_share, max_restarts=0)(_Actor)
-        self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        mailbox = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
+        self._mailbox = mailbox.remote()
         self._actors = [self._start(number) for number in range(len(specs))]
         self._running: dict[Any, int] = {}
 
@@ -80,16 +86,19 @@ class RayPool:
 
     def wait(self, timeout_s: float) -> Iterable[Message]:
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        ended = [self._result(self._running.pop(reference), reference) for reference in ready]
         yield from ray.get(self._mailbox.drain.remote())
-        for reference in ready:
-            worker = self._running.pop(reference)
-            try:
-                yield ray.get(reference)
-            except RayActorError as error:
-                yield Died(worker=worker, detail=str(error).splitlines()[0])
-            except RayError as error:
-                ray.kill(self._actors[worker])
-                yield Died(worker=worker, detail=str(error).splitlines()[0])
+        yield from ended
+
+    def _result(self, worker: int, reference: Any) -> Message:
+        try:
+            message: Message = ray.get(reference)
+        except RayActorError as error:
+            return Died(worker=worker, detail=str(error).splitlines()[0])
+        except RayError as error:
+            ray.kill(self._actors[worker])
+            return Died(worker=worker, detail=str(error).splitlines()[0])
+        return message
 
     def restart(self, worker: int) -> None:
         self._actors[worker] = self._start(worker)

@@ -73,6 +73,9 @@ def decode_stage(
             yield from _clip_chunks(task, task.media, root, settings, decoder, clock)
         except ClipError as error:
             yield Broken(task=task, stage="probe" if task.clip.reason else "decode", error=error)
+        except Exception as error:  # noqa: BLE001 - what a decoder raises costs this clip only
+            broken = ClipError("decode-error", f"{type(error).__name__}: {error}")
+            yield Broken(task=task, stage="decode", error=broken)
 
 
 def check_unchanged(path: Path, task: ClipTask) -> None:
@@ -99,10 +102,17 @@ def _clip_chunks(
     decoded = clock.timed("decode", decoder.frames(str(root / task.clip.path), media, index))
     for start in range(0, len(index), per_chunk):
         part = index[start : start + per_chunk]
-        full = list(islice(decoded, len(part)))
-        with clock.stage("resize"):
-            rgb = np.stack([resize(frame, *size, settings.resize) for frame in full])
-            gray = np.stack([to_gray(frame) for frame in rgb])
+        rgb = np.empty((len(part), size[1], size[0], 3), np.uint8)
+        gray = np.empty(rgb.shape[:3], np.uint8)
+        n_got = 0
+        for frame in islice(decoded, len(part)):
+            with clock.stage("resize"):
+                rgb[n_got] = resize(frame, *size, settings.resize)
+                gray[n_got] = to_gray(rgb[n_got])
+            n_got += 1
+        if n_got < len(part):
+            message = f"the decoder gave {start + n_got} of {len(index)} frames"
+            raise ClipError("frames-missing", message)
         yield Chunk(
             task=task,
             frames=Frames(rgb, media.pts_s[part], part),

@@ -12,11 +12,9 @@ from rich.table import Table
 
 from flowprep.records import Clip, Failure
 from flowprep.run.estimate import estimate
-from flowprep.run.extract import Summary
+from flowprep.run.extract import Summary, dataset_layout
 from flowprep.run.prepare import Request, Work, prepare
 from flowprep.run.progress import Display, duration
-from flowprep.shard.layout import Layout
-from flowprep.storage import refuse_url
 
 SHOWN = 20
 """So many failures are listed; the rest is counted."""
@@ -24,8 +22,7 @@ SHOWN = 20
 
 def tell_plan(request: Request, display: Display, as_json: bool) -> None:
     """Print what `extract` would do. Writes nothing."""
-    layout = Layout(refuse_url(request.out, "--out").resolve())
-    work = prepare(request, layout, display, dry=True)
+    work = prepare(request, dataset_layout(request.out), display, dry=True)
     cost = estimate(work)
     workers = request.resources.workers or request.resources.cpus
     refused = [clip for clip in work.clips.values() if clip.reason]
@@ -65,8 +62,10 @@ def _refusal(clip: Clip) -> dict[str, str]:
     return {"path": clip.path, "reason": clip.reason, "message": clip.message}
 
 
-def tell_summary(summary: Summary, out: str, display: Display, as_json: bool) -> None:
-    """Print how a run ended."""
+def tell_summary(
+    summary: Summary, out: str, display: Display, as_json: bool, debug: bool = False
+) -> None:
+    """Print how a run ended; with `debug` all that is known of lost shards."""
     tally = getattr(display, "tally", None)
     facts: dict[str, Any] = {
         "planned": summary.planned,
@@ -89,7 +88,9 @@ def tell_summary(summary: Summary, out: str, display: Display, as_json: bool) ->
     _table(f"{out}", rows)
     _list_failures([_of(failure) for failure in summary.failures], "failed")
     for shard, why in summary.lost.items():
-        Console(stderr=True).print(f"{shard} could not be made: {why}", markup=False)
+        told = why if debug else why.splitlines()[-1]  # a traceback ends with what happened
+        console = Console(stderr=True, highlight=False)
+        console.print(f"{shard} could not be made: {told}", markup=False, soft_wrap=True)
 
 
 def _of(failure: Failure) -> tuple[str, str, str]:
@@ -116,7 +117,7 @@ def _table(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def _json(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
 
 
 def size(n_bytes: int) -> str:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from flowprep.config import SCHEMA_VERSION
 from flowprep.records import Failure
 from flowprep.shard.layout import Layout
-from flowprep.shard.schema import SampleRow
+from flowprep.shard.schema import SampleRow, typed
 from flowprep.storage import sha256_file
 
+MEMBERS = ("cls", "flow", "json", "rgb")
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
@@ -54,14 +55,31 @@ def load_mark(path: Path) -> Mark:
     data = path.read_bytes()
     try:
         values = json.loads(data)
-        values["samples"] = [SampleRow(**row) for row in values["samples"]]
-        values["failures"] = [Failure(**row) for row in values["failures"]]
-        mark = Mark(**values)
-    except (ValueError, TypeError, KeyError) as error:
+        values["samples"] = [typed(SampleRow, row) for row in values["samples"]]
+        values["failures"] = [typed(Failure, row) for row in values["failures"]]
+        mark = typed(Mark, values)
+        _check_places(mark)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"not a commit mark: {error}") from error
     if mark.to_json() != data:
         raise ValueError("not in the form flowprep writes")
     return mark
+
+
+def _check_places(mark: Mark) -> None:
+    """Raise ValueError unless the samples lie one behind the other inside the tar."""
+    end = 0
+    for row in mark.samples:
+        if row.sample_offset != end or row.sample_size <= 0:
+            raise ValueError(f"sample {row.key} does not lie behind the one before it")
+        end += row.sample_size
+        for kind in MEMBERS:
+            offset, size = getattr(row, f"{kind}_offset"), getattr(row, f"{kind}_size")
+            absent = kind == "cls" and (offset, size) == (-1, 0)
+            if not absent and not (row.sample_offset <= offset <= offset + size <= end):
+                raise ValueError(f"{kind} of sample {row.key} lies outside of it")
+    if end > mark.tar_bytes:
+        raise ValueError("the samples are longer than the tar")
 
 
 def dali_idx(samples: Iterable[SampleRow]) -> bytes:
@@ -118,6 +136,22 @@ def load_index(path: Path) -> list[tuple[str, SampleRow]]:
     return [(row.pop("shard"), SampleRow(**row)) for row in pq.read_table(path).to_pylist()]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Dataset:
+    """What dataset.json holds beside its own hash."""
+
+    schema_version: int
+    fingerprint: str
+    planned: int
+    samples: int
+    failures: int
+    frames: int
+    flows: int
+    bytes: int
+    files: dict[str, str]
+    shards: dict[str, str]
+
+
 def dataset_bytes(layout: Layout, marks: list[Mark], fingerprint: str) -> bytes:
     """dataset.json: totals, the hash of every other file, and of itself."""
     body = {
@@ -141,7 +175,8 @@ def load_dataset(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(data)
         claimed = body.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        typed(_Dataset, body)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"not a dataset.json: {error}") from error
     same_form = canonical(body | {"sha256": claimed}) == data
     if not same_form or hashlib.sha256(canonical(body)).hexdigest() != claimed:

@@ -28,6 +28,11 @@ class Layout:
         return self.internal / "tmp"
 
     @property
+    def swap(self) -> Path:
+        """A folder per shard that is ready to take the place of an old one."""
+        return self.internal / "swap"
+
+    @property
     def lock(self) -> Path:
         return self.internal / "lock"
 

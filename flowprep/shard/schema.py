@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from flowprep.config import SCHEMA_VERSION
 
+T = TypeVar("T")
 INTERNAL = "_flowprep"
 """The folder beside the tars."""
 
@@ -71,21 +73,29 @@ class SampleInfo:
 
 def parse_info(data: bytes) -> SampleInfo:
     """A SampleInfo from its json. Raises ValueError naming the field that is wrong."""
-    values = json.loads(data)
+    return typed(SampleInfo, json.loads(data))
+
+
+def typed(kind: type[T], values: Any) -> T:
+    """A record of ours from what JSON holds. Raises ValueError naming the field that is wrong."""
     if not isinstance(values, dict):
-        raise ValueError("the json is not an object")
-    expected = {f.name: str(f.type) for f in fields(SampleInfo)}
+        raise ValueError(f"{kind.__name__} is not an object")
+    expected = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     if odd := sorted(set(values) ^ set(expected)):
         raise ValueError(f"json fields missing or unknown: {', '.join(odd)}")
-    for name, kind in expected.items():
-        if not _is_a(values[name], kind):
-            raise ValueError(f"json field {name} = {values[name]!r} is not {kind}")
-    return SampleInfo(**values)
+    for name, want in expected.items():
+        if not _is_a(values[name], want):
+            raise ValueError(f"json field {name} = {values[name]!r} is not {want}")
+    return kind(**values)
 
 
 def _is_a(value: Any, kind: str) -> bool:
     if kind.startswith("list["):
         return isinstance(value, list) and all(_is_a(v, kind[5:-1]) for v in value)
+    if kind.startswith("dict[str, "):
+        return isinstance(value, dict) and all(_is_a(v, kind[10:-1]) for v in value.values())
+    if kind == "float":
+        return type(value) is float and math.isfinite(value)
     return type(value).__name__ == kind
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+from flowprep.processes import process_pool
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
 from flowprep.verify.deep import check_samples
-from flowprep.verify.shallow import check_dataset, check_shard, load_marks, require_dataset
+from flowprep.verify.shallow import (
+    check_dataset,
+    check_shard,
+    load_marks,
+    plain,
+    require_dataset,
+)
 
 
 def verify(
@@ -39,24 +46,24 @@ def verify(
     return list(_unique(findings))
 
 
-def _executor(deep: bool, n_marks: int) -> Executor:
+def _executor(deep: bool, n_marks: int) -> AbstractContextManager[Executor]:
     workers = max(1, min(os.cpu_count() or 1, n_marks))
     if deep:
-        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        return process_pool(workers)
     return ThreadPoolExecutor(workers)
 
 
 def _check(layout: Layout, classes: list[str], deep: bool, mark: Mark) -> list[Finding]:
     findings = check_shard(layout, mark)
-    if deep and layout.tar(mark.shard).exists():
+    if deep:
         findings += check_samples(layout, mark, classes)
     return findings
 
 
 def _classes(layout: Layout) -> list[str]:
     try:
-        return layout.classes.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return plain(layout.classes).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
         return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,30 @@ from flowprep.quantize import make_quantizer
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.reader import Sample, flow_px, iter_samples
+from flowprep.shard.reader import Sample, flow_px, iter_samples, read_at
 from flowprep.shard.schema import SampleInfo, SampleRow, member_suffixes
+from flowprep.verify.shallow import damaged_samples, oddity
 
+COMPARED = sorted({f.name for f in fields(SampleInfo)} & {f.name for f in fields(SampleRow)})
+"""What a sample's json and its row of the index both tell."""
 MEAN_TOLERANCE_PX = 0.25
 """Most that a lossy codec may move the mean flow of a clip."""
 
 
 def check_samples(layout: Layout, mark: Mark, classes: list[str]) -> list[Finding]:
     """Decode all samples of one shard."""
-    if not mark.samples:
-        return []
     path = layout.tar(mark.shard)
+    if not mark.samples or oddity(path):
+        return []
     rows = {row.key: row for row in mark.samples}
     findings = []
     try:
         for sample in iter_samples(path):
             row = rows.pop(sample.key, None)
-            findings += [
-                _finding(mark, path, sample.key, m) for m in _problems(sample, row, classes)
-            ]
+            problems = _problems(path, sample, row, classes)
+            findings += [_finding(mark, path, sample.key, m) for m in problems]
+        for row in damaged_samples(path, mark.samples):
+            findings.append(_finding(mark, path, row.key, "is not what the commit mark says"))
     except (ValueError, OSError) as error:
         findings.append(_finding(mark, path, "", str(error)))
     return findings + [_finding(mark, path, key, "is not in the tar") for key in rows]
@@ -41,28 +46,43 @@ def _finding(mark: Mark, path: Path, key: str, message: str) -> Finding:
     return Finding(code="sample", file=path.name, shard=mark.shard, key=key, message=message)
 
 
-def _problems(sample: Sample, row: SampleRow | None, classes: list[str]) -> Iterator[str]:
+def _problems(
+    path: Path, sample: Sample, row: SampleRow | None, classes: list[str]
+) -> Iterator[str]:
     if row is None:
         yield "is in the tar, but not in the commit mark"
         return
     try:
         info = sample.info
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         yield f"json: {error}"
         return
-    yield from _metadata_problems(sample, info, row, classes)
-    yield from _rgb_problems(sample, info)
-    yield from _flow_problems(sample, info)
+    if read_at(path, row) != sample:
+        yield "does not lie where the index says"
+    yield from _row_problems(info, row)
+    yield from _metadata_problems(sample, info, classes)
+    yield from _guarded("RGB", _rgb_problems(sample, info))
+    yield from _guarded("flow", _flow_problems(sample, info))
 
 
-def _metadata_problems(
-    sample: Sample, info: SampleInfo, row: SampleRow, classes: list[str]
-) -> Iterator[str]:
-    if list(sample.members) != member_suffixes(info):
-        yield f"members {list(sample.members)}, {member_suffixes(info)} expected"
-    for name in ("key", "path", "split", "label", "label_index", "n_frames", "n_flows"):
+def _guarded(what: str, problems: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from problems
+    except Exception as error:  # noqa: BLE001 - forged bytes make decoders raise anything
+        yield f"{what} does not decode: {type(error).__name__}: {error}"
+
+
+def _row_problems(info: SampleInfo, row: SampleRow) -> Iterator[str]:
+    for name in COMPARED:
         if getattr(info, name) != getattr(row, name):
             yield f"{name} is {getattr(info, name)!r}, the index says {getattr(row, name)!r}"
+    if [row.start_s, row.end_s] != [*info.pts_s[:1], *info.pts_s[-1:]]:
+        yield "the index has other times"
+
+
+def _metadata_problems(sample: Sample, info: SampleInfo, classes: list[str]) -> Iterator[str]:
+    if list(sample.members) != member_suffixes(info):
+        yield f"members {list(sample.members)}, {member_suffixes(info)} expected"
     if info.n_flows != info.n_frames - 1 or info.n_frames < 2:
         yield f"{info.n_frames} frames and {info.n_flows} flows"
     if not len(info.pts_s) == len(info.source_index) == info.n_frames:
@@ -79,23 +99,15 @@ def _metadata_problems(
 
 
 def _rgb_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:
-    try:
-        frames = get_codec(info.rgb_codec, ["rgb"]).read(sample.members[info.rgb_member])
-    except (ValueError, KeyError) as error:
-        yield f"RGB does not decode: {error}"
-        return
+    frames = get_codec(info.rgb_codec, ["rgb"]).read(sample.members[info.rgb_member])
     expected = (info.n_frames, info.height, info.width, 3)
     if frames.shape != expected:
         yield f"RGB is {list(frames.shape)}, {list(expected)} expected"
 
 
 def _flow_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:
-    try:
-        codec = get_codec(info.flow_codec, ["flow8", "flow16"])
-        codes = codec.read(sample.members[info.flow_member])
-    except (ValueError, KeyError) as error:
-        yield f"flow does not decode: {error}"
-        return
+    codec = get_codec(info.flow_codec, ["flow8", "flow16"])
+    codes = codec.read(sample.members[info.flow_member])
     expected = (info.n_flows, 2 * info.height, info.width)
     if codes.shape != expected:
         yield f"flow is {list(codes.shape)}, {list(expected)} expected"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 from flowprep.config import load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.records import Finding
-from flowprep.run.plan import PlanRow, load_plan
 from flowprep.shard.index import Mark, dali_idx, load_dataset, load_index, load_mark
 from flowprep.shard.layout import Layout
+from flowprep.shard.plan import PlanRow, load_plan
 from flowprep.shard.schema import SampleRow
 from flowprep.storage import sha256_file
 
 NAMED_SAMPLES = 8
 """So many damaged samples of a shard are named one by one; beyond that, the shard is."""
+NAMED_ROWS = 100
+"""So many wrong rows of the index are named; the rest is counted."""
 
 
 def load_marks(layout: Layout) -> tuple[list[Mark], list[Finding]]:
@@ -25,7 +29,7 @@ def load_marks(layout: Layout) -> tuple[list[Mark], list[Finding]]:
     marks, findings = [], []
     for shard in layout.committed():
         try:
-            mark = load_mark(layout.mark(shard))
+            mark = load_mark(plain(layout.mark(shard)))
         except (ValueError, OSError) as error:
             findings.append(_of_mark(layout, shard, str(error)))
             continue
@@ -44,23 +48,57 @@ def _of_mark(layout: Layout, shard: str, message: str) -> Finding:
 
 def relative(layout: Layout, path: Path) -> str:
     """The path as a user sees it in the dataset."""
-    return path.relative_to(layout.out).as_posix()
+    name = path.relative_to(layout.out).as_posix()
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def oddity(path: Path) -> str:
+    """Why a path is not a plain file, "" when it is. Raises OSError when the system does not say.
+
+    Nothing else is opened: a link leads out of the dataset, and a pipe would never end.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+    return f"is {kinds.get(stat.S_IFMT(mode), 'a device or pipe')}, not a file"
+
+
+def plain(path: Path) -> Path:
+    """The path of a plain file. Raises ValueError when it is anything else."""
+    if odd := oddity(path):
+        raise ValueError(f"{path.name} {odd}")
+    return path
+
+
+def problem(path: Path, sha256: str | None) -> str:
+    """What is wrong with a file that should have this hash, "" when nothing is."""
+    try:
+        if odd := oddity(path):
+            return odd
+        return "" if sha256_file(path) == sha256 else "is not as written"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     """dataset.json, the tables, the marks it lists, and files that nobody vouches for."""
+    dataset: dict[str, Any] = {}
+    name = relative(layout, layout.dataset)
     try:
-        dataset = load_dataset(layout.dataset)
-    except FileNotFoundError:
-        message = f"not finished: {len(layout.committed())} shards so far; run extract again"
-        yield Finding(code="incomplete", file=relative(layout, layout.dataset), message=message)
-        dataset = {}
+        odd = oddity(layout.dataset)
+        dataset = {} if odd else load_dataset(layout.dataset)
     except (ValueError, OSError) as error:
-        yield Finding(
-            code="dataset-damaged", file=relative(layout, layout.dataset), message=str(error)
-        )
-        dataset = {}
-    if dataset:
+        odd = str(error)
+    if odd == "is missing":
+        message = f"not finished: {len(layout.committed())} shards so far; run extract again"
+        yield Finding(code="incomplete", file=name, message=message)
+    elif odd:
+        yield Finding(code="dataset-damaged", file=name, message=odd)
+    else:
         yield from _check_tables(layout, dataset, marks)
         yield from _check_marks(layout, dataset, marks)
         yield from _check_totals(layout, dataset, marks)
@@ -70,28 +108,40 @@ def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
 
 def _check_tables(layout: Layout, dataset: dict[str, Any], marks: list[Mark]) -> Iterator[Finding]:
     for path in layout.tables:
-        name = relative(layout, path)
-        if not path.exists():
-            yield Finding(code="table-missing", file=name, message="is missing")
-        elif sha256_file(path) != dataset["files"].get(path.name):
-            yield Finding(code="table-damaged", file=name, message="is not what dataset.json says")
-            if path == layout.index:
-                yield from _check_index(layout, marks)
+        found = problem(path, dataset["files"].get(path.name))
+        if found:
+            code = "table-missing" if found == "is missing" else "table-damaged"
+            yield Finding(code=code, file=relative(layout, path), message=found)
+    yield from _check_index(layout, marks)
 
 
 def _check_index(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
-    """Name the samples that a damaged index has wrong."""
-    expected = {row.key: (mark.shard, row) for mark in marks for row in mark.samples}
+    """Name the samples that the index has wrong; those of damaged marks cannot be told."""
     try:
-        found = {row.key: (shard, row) for shard, row in load_index(layout.index)}
+        wrong = _wrong_rows(load_index(plain(layout.index)), marks)
     except Exception:  # noqa: BLE001 - damaged parquet raises anything; the finding is made already
         return
     name = relative(layout, layout.index)
-    for key in sorted(set(expected) | set(found)):
-        if expected.get(key) != found.get(key):
-            shard = (expected.get(key) or found[key])[0]
-            what = "has no row" if key not in found else "has a wrong row"
-            yield Finding(code="index-row", file=name, shard=shard, key=key, message=what)
+    for (shard, key), what in sorted(wrong.items())[:NAMED_ROWS]:
+        yield Finding(code="index-row", file=name, shard=shard, key=key, message=what)
+    if len(wrong) > NAMED_ROWS:
+        message = f"{len(wrong) - NAMED_ROWS} more samples have wrong rows"
+        yield Finding(code="index-row", file=name, message=message)
+
+
+def _wrong_rows(rows: list[tuple[str, SampleRow]], marks: list[Mark]) -> dict[tuple[str, str], str]:
+    """(shard, key) -> what is wrong with its row."""
+    expected = {(mark.shard, row.key): row for mark in marks for row in mark.samples}
+    shards = {mark.shard for mark in marks}
+    wrong, seen = {}, set()
+    for shard, row in rows:
+        place = (str(shard), str(row.key))
+        if place in seen:
+            wrong[place] = "has two rows"
+        elif expected.get(place) != row and shard in shards:
+            wrong[place] = "has a wrong row" if place in expected else "has a row too many"
+        seen.add(place)
+    return wrong | {place: "has no row" for place in expected if place not in seen}
 
 
 def _check_marks(layout: Layout, dataset: dict[str, Any], marks: list[Mark]) -> Iterator[Finding]:
@@ -131,8 +181,8 @@ def _check_totals(layout: Layout, dataset: dict[str, Any], marks: list[Mark]) ->
 def _check_plan(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     """Planned clips = samples + failures, in every shard, made with this configuration."""
     try:
-        rows: list[PlanRow] = load_plan(layout.plan)
-        settings = settings_from(load_toml(layout.config)["settings"], layout.config.name)
+        rows: list[PlanRow] = load_plan(plain(layout.plan))
+        settings = settings_from(load_toml(plain(layout.config))["settings"], layout.config.name)
     except Exception:  # noqa: BLE001 - damaged files raise anything; they have a finding already
         return
     planned: dict[str, set[str]] = {}
@@ -156,7 +206,8 @@ def _unexpected(
         if shard not in marks or marks[shard].samples:
             expected.add(layout.tar(shard))
     vouched = set(dataset.get("shards", shards))
-    for path in sorted(p for p in layout.out.rglob("*") if not p.is_dir()):
+    unread: list[OSError] = []
+    for path in sorted(_files(layout.out, unread)):
         stranger = path.parent == layout.marks and path.stem not in vouched
         if path not in expected or stranger:
             yield Finding(
@@ -164,6 +215,16 @@ def _unexpected(
                 file=relative(layout, path),
                 message="is not part of this dataset",
             )
+    for error in unread:
+        name = relative(layout, Path(error.filename))
+        yield Finding(code="unreadable", file=name, message=f"cannot be read: {error.strerror}")
+
+
+def _files(folder: Path, unread: list[OSError]) -> Iterator[Path]:
+    """Everything below that is no folder; links to folders are not followed."""
+    for here, folders, names in os.walk(folder, onerror=unread.append):
+        links = [name for name in folders if os.path.islink(os.path.join(here, name))]
+        yield from (Path(here) / name for name in names + links)
 
 
 def check_shard(layout: Layout, mark: Mark) -> list[Finding]:
@@ -173,37 +234,46 @@ def check_shard(layout: Layout, mark: Mark) -> list[Finding]:
 
 def _check_idx(layout: Layout, mark: Mark) -> Iterator[Finding]:
     path = layout.idx(mark.shard)
-    name = relative(layout, path)
-    if not path.exists():
-        yield Finding(code="idx-missing", file=name, shard=mark.shard, message="is missing")
-    elif sha256_file(path) != mark.idx_sha256 or path.read_bytes() != dali_idx(mark.samples):
-        yield Finding(code="idx-damaged", file=name, shard=mark.shard, message="is not as written")
+    found = problem(path, mark.idx_sha256)
+    if not found and mark.idx_sha256 != hashlib.sha256(dali_idx(mark.samples)).hexdigest():
+        found = "is not what the commit mark says"
+    if found:
+        code = "idx-missing" if found == "is missing" else "idx-damaged"
+        yield Finding(code=code, file=relative(layout, path), shard=mark.shard, message=found)
 
 
 def _check_tar(layout: Layout, mark: Mark) -> Iterator[Finding]:
     path = layout.tar(mark.shard)
-    name = relative(layout, path)
     if not mark.samples:
         return
-    if not path.exists():
-        yield Finding(code="tar-missing", file=name, shard=mark.shard, message="is missing")
-    elif path.stat().st_size != mark.tar_bytes or sha256_file(path) != mark.tar_sha256:
-        damaged = list(_damaged(path, mark.samples))
-        size = path.stat().st_size
-        message = "is not as written"
-        if size != mark.tar_bytes:
-            message += f": {size} bytes, {mark.tar_bytes} expected"
-        if not 0 < len(damaged) <= NAMED_SAMPLES:
-            where = f"; {len(damaged)} of {len(mark.samples)} samples hit" if damaged else ""
-            yield Finding(code="tar-damaged", file=name, shard=mark.shard, message=message + where)
-            return
-        for row in damaged:
-            yield Finding(
-                code="tar-damaged", file=name, shard=mark.shard, key=row.key, message=message
-            )
+    found = problem(path, mark.tar_sha256)
+    if not found:
+        return
+    code = "tar-missing" if found == "is missing" else "tar-damaged"
+    keys, where = [""], ""
+    if found == "is not as written":
+        keys, where = _hit(path, mark)
+    for key in keys:
+        yield Finding(
+            code=code, file=relative(layout, path), shard=mark.shard, key=key, message=found + where
+        )
 
 
-def _damaged(path: Path, rows: list[SampleRow]) -> Iterator[SampleRow]:
+def _hit(path: Path, mark: Mark) -> tuple[list[str], str]:
+    """(keys of the damaged samples or [""], what to add to the message)."""
+    damaged = [row.key for row in damaged_samples(path, mark.samples)]
+    size, where = path.stat().st_size, ""
+    if size != mark.tar_bytes:
+        where = f": {size} bytes, {mark.tar_bytes} expected"
+    if 0 < len(damaged) <= NAMED_SAMPLES:
+        return damaged, where
+    if damaged:
+        where += f"; {len(damaged)} of {len(mark.samples)} samples hit"
+    return [""], where
+
+
+def damaged_samples(path: Path, rows: list[SampleRow]) -> Iterator[SampleRow]:
+    """Rows whose bytes in the tar are not those that were written."""
     for row in rows:
         start, stop = row.sample_offset, row.sample_offset + row.sample_size
         if sha256_file(path, start, stop) != row.sha256:

@@ -45,12 +45,14 @@ def _encode(
     format: str | None = None,
     frames: list[av.VideoFrame] | None = None,
     tags: dict[str, int] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     with av.open(str(path), "w", format=format, options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = Fraction(1, rate)
         stream.options = options or {}
+        stream.metadata.update(metadata or {})
         for name, value in (tags or {}).items():
             setattr(stream.codec_context, name, value)
         if frames is None:
@@ -79,7 +81,7 @@ def encode(tmp_path: Path) -> MakeVideo:
 
 @pytest.fixture
 def solid(encode: MakeVideo) -> MakeVideo:
-    """solid("a.mkv", pix_fmt, planes, ...) writes two frames whose planes are constant, losslessly."""
+    """solid("a.mkv", pix_fmt, planes, ...) writes two frames of constant planes, losslessly."""
 
     def make(name: str, pix_fmt: str, planes: tuple[int, ...], **options: object) -> Path:
         width, height = options.get("width", 64), options.get("height", 48)
@@ -125,7 +127,6 @@ def _reason(decoder: PyAVDecoder, path: Path) -> str:
         media = decoder.probe(str(path))
         given = sum(1 for _ in decoder.frames(str(path), media, np.arange(media.n_frames)))
     except ClipError as error:
-        assert path.name in error.message
         return error.reason
     assert given == media.n_frames
     return ""

@@ -6,6 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from flowprep.decode.color import RgbConverter
+
 KR_KB = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
 TAG = {"601": 6, "709": 1, "2020": 9}  # ITU-T H.273 matrix coefficients
 LIMITED, FULL = 1, 2
@@ -79,20 +81,47 @@ def test_yuvj_is_full_range_without_a_tag(encode, take):
     assert_color(take(path), np.full(3, 10.0))
 
 
+def test_a_yuvj_frame_is_full_range_whatever_its_tag():
+    frame = av.VideoFrame(64, 48, "yuvj420p")
+    for plane, value in zip(frame.planes, (10, 128, 128), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    assert frame.color_range != FULL
+    to_rgb = RgbConverter(width=64, height=48, rotation_deg=0)
+    assert_color(to_rgb(frame)[None], np.full(3, 10.0))
+
+
 def test_rgb_video_passes_unchanged(encode, take):
     rgb = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="gbrp")
-    path = encode("a.mkv", "ffv1", pix_fmt="gbrp", frames=[frame])
+    frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="bgr0")
+    path = encode("a.mkv", "ffv1", pix_fmt="bgr0", frames=[frame])
     np.testing.assert_array_equal(take(path)[0], rgb)
 
 
-def test_a_gif_gives_its_palette_colours(encode, take):
-    rgb = np.zeros((48, 64, 3), np.uint8)
-    rgb[:, 32:] = 255
-    frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="rgb8")
-    np.testing.assert_array_equal(
-        take(encode("a.gif", "gif", pix_fmt="rgb8", frames=[frame]))[0], rgb
+def gif_image(codes: np.ndarray, transparent: int | None) -> bytes:
+    """One image of a GIF: 7-bit pixels as 8-bit codes, cleared before the table can grow."""
+    height, width = codes.shape
+    runs = [codes.ravel()[i : i + 100].tolist() for i in range(0, codes.size, 100)]
+    data = bytes([code for run in runs for code in (128, *run)] + [129])
+    blocks = b"".join(
+        bytes([len(data[i : i + 255])]) + data[i : i + 255] for i in range(0, len(data), 255)
     )
+    flags = 0x05 if transparent is not None else 0x04  # keep what is under the next image
+    control = b"\x21\xf9\x04" + bytes([flags, 10, 0, transparent or 0, 0])
+    place = b"\x2c" + b"\0\0\0\0" + width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return control + place + b"\0" + b"\x07" + blocks + b"\0"
+
+
+def test_a_gif_gives_its_palette_colours_and_keeps_what_shows_through(tmp_path, take):
+    palette = np.random.default_rng(5).integers(0, 256, (128, 3), dtype=np.uint8)
+    below = np.random.default_rng(6).integers(0, 127, (24, 32), dtype=np.uint8)
+    above = np.where(below % 2 == 0, 127, 3).astype(np.uint8)
+    size = (32).to_bytes(2, "little") + (24).to_bytes(2, "little")
+    images = gif_image(below, None) + gif_image(above, transparent=127)
+    path = tmp_path / "a.gif"
+    path.write_bytes(b"GIF89a" + size + b"\xe6\0\0" + palette.tobytes() + images + b"\x3b")
+    first, second = take(path)
+    np.testing.assert_array_equal(first, palette[below])
+    np.testing.assert_array_equal(second, palette[np.where(above == 127, below, above)])
 
 
 @pytest.mark.parametrize(
@@ -124,17 +153,8 @@ def test_rotation_is_what_ffmpeg_reports(encode, decoder, turn):
         assert decoder.probe(str(turned)).rotation_deg == -frame.rotation % 360
 
 
-def test_a_rotate_tag_counts_when_there_is_no_matrix(tmp_path, encode, decoder):
-    source = encode("a.mkv", n=3)
-    tagged = tmp_path / "tagged.mkv"
-    with av.open(str(source)) as old, av.open(str(tagged), "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        stream.metadata["rotate"] = "90"
-        for packet in old.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                new.mux(packet)
-    media = decoder.probe(str(tagged))
+def test_a_rotate_tag_counts_when_there_is_no_matrix(encode, decoder):
+    media = decoder.probe(str(encode("a.mkv", n=3, metadata={"rotate": "90"})))
     assert (media.rotation_deg, media.width, media.height) == (90, 48, 64)
 
 

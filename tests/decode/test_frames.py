@@ -15,16 +15,16 @@ from flowprep.decode.pyav import PyAVDecoder
 from flowprep.errors import ClipError
 
 
-def plain_decode(path: Path, rotation_deg: int = 0) -> list[np.ndarray]:
+def plain_decode(path: Path) -> list[av.VideoFrame]:
     """Every frame, by PyAV alone from the first packet to the last."""
     with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
-    to_rgb = RgbConverter(width=frames[0].width, height=frames[0].height, rotation_deg=rotation_deg)
-    return [to_rgb(frame) for frame in frames]
+        return list(container.decode(video=0))
 
 
-def assert_same(got: np.ndarray, frames: list[np.ndarray], index: list[int]) -> None:
+def assert_same(got: np.ndarray, plain: list[av.VideoFrame], index: list[int]) -> None:
     assert len(got) == len(index)
+    to_rgb = RgbConverter(width=plain[0].width, height=plain[0].height, rotation_deg=0)
+    frames = {i: to_rgb(plain[i]) for i in index}
     for one, i in zip(got, index, strict=True):
         assert one.dtype == np.uint8
         assert one.flags.c_contiguous
@@ -39,7 +39,7 @@ def test_any_selection_gives_the_frames_of_a_plain_decode(shared_videos, take):
         n = len(frames)
         late = list(range(n * 3 // 4, min(n, n * 3 // 4 + 8)))
         scattered = sorted(rng.choice(n, min(n, 6), replace=False).tolist())
-        for index in (list(range(n)), scattered, late, [n - 1], [0], [n // 2]):
+        for index in (list(range(n)), scattered, late, [n - 1]):
             assert_same(take(path, index), frames, index)
 
 
@@ -57,15 +57,28 @@ def opened_at_start(monkeypatch) -> list[bool]:
     return runs
 
 
-@pytest.mark.parametrize("options", [{"bf": "3"}, {"bf": "3", "x264-params": "open-gop=1"}])
+OPEN_GOP = {"flags": "-cgop", "x264-params": "b-adapt=0:scenecut=0:open-gop=1"}
+X265 = {"x265-params": "open-gop=1:keyint=24:scenecut=0:bframes=3:b-adapt=0:log-level=none"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"bf": "3", "g": "24", "sc_threshold": "0"}),
+        ("libx264", {"bf": "3", "g": "24", **OPEN_GOP}),
+        ("libx265", X265),
+        ("mpeg2video", {"bf": "2", "g": "24"}),
+        ("mpeg4", {"bf": "2", "g": "24"}),
+    ],
+)
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_late_windows_seek_and_are_exact(encode, take, opened_at_start, name, options):
-    path = encode(name, n=240, options={"g": "24", "sc_threshold": "0", **options})
+def test_late_windows_seek_and_are_exact(encode, take, opened_at_start, name, codec, options):
+    path = encode(name, codec, n=240, options=options)
     frames = plain_decode(path)
-    for start in (75, 95, 96, 97, 119, 120, 121, 191, 192, 193, 239):
+    for start in (75, *range(92, 99), *range(116, 123), *range(188, 195), 239):
         index = list(range(start, min(start + 5, 240)))
         assert_same(take(path, index), frames, index)
-    assert not all(opened_at_start)
+    assert opened_at_start == [False] * 23
 
 
 def test_a_seek_decodes_only_the_tail(encode, decoder, monkeypatch):
@@ -86,14 +99,14 @@ def test_a_seek_decodes_only_the_tail(encode, decoder, monkeypatch):
 
 def test_a_seek_that_lands_too_late_starts_over(encode, take, monkeypatch):
     path = encode("a.mp4", n=120, options={"g": "30"})
-    expected = plain_decode(path)[100]
+    plain = plain_decode(path)
 
     def overshoot(video, pts):
         video.container.seek(int(3.5 / video.stream.time_base), stream=video.stream)
         return video.packets()
 
     monkeypatch.setattr(decoder_module, "_seek", overshoot)
-    np.testing.assert_array_equal(take(path, [100])[0], expected)
+    assert_same(take(path, [100]), plain, [100])
 
 
 def test_only_taken_frames_are_converted_and_decoding_stops(encode, decoder, monkeypatch):
@@ -162,17 +175,19 @@ def test_a_file_cut_off_after_probing_is_truncated(encode, decoder):
 
 
 def test_damage_that_the_decoder_refuses_stops_the_clip(encode, decoder):
-    path = encode("a.mkv", "libx264", n=60, options={"g": "60", "bf": "0"})
+    path = encode("a.mp4", n=60, options={"g": "60", "bf": "0"})
     media = decoder.probe(str(path))
     with av.open(str(path)) as container:
-        at = [(p.pos, p.size) for p in container.demux(video=0) if p.size][30]
+        packet = [p for p in container.demux(video=0) if p.size][30]
     data = bytearray(path.read_bytes())
-    start = data.index(bytes(), at[0])
-    data[start + 4 : start + at[1]] = b"\xff" * (at[1] - 4)
+    data[packet.pos + 4 : packet.pos + packet.size] = b"\xff" * (packet.size - 4)
     path.write_bytes(data)
+    assert decoder.probe(str(path)).n_frames == 60
+    given = []
     with pytest.raises(ClipError) as caught:
-        list(decoder.frames(str(path), media, np.arange(60)))
+        given.extend(decoder.frames(str(path), media, np.arange(60)))
     assert caught.value.reason == "decode-error"
+    assert len(given) <= 30
 
 
 @pytest.mark.shared
@@ -182,11 +197,12 @@ def test_frames_that_the_decoder_marks_as_damaged_are_counted(shared: Path, tmp_
     with av.open(str(source)) as container:
         packet = [p for p in container.demux(video=0) if p.size][140]
     data = bytearray(source.read_bytes())
-    middle = packet.pos + packet.size // 2
-    data[middle : middle + 64] = np.random.default_rng(0).bytes(64)
+    start, end = packet.pos + min(12, packet.size // 4), packet.pos + packet.size
+    data[start:end] = np.random.default_rng(0).bytes(end - start)
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(data)
     with av.open(str(damaged)) as container:
+        container.streams.video[0].thread_type = "NONE"
         flagged = sum(f.is_corrupt for f in container.decode(video=0))
     assert flagged > 0
     assert len(list(decoder.frames(str(damaged), media, np.arange(media.n_frames)))) == 280
@@ -195,12 +211,11 @@ def test_frames_that_the_decoder_marks_as_damaged_are_counted(shared: Path, tmp_
     assert decoder.corrupt_frames == 0
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "libaom-av1", "mpeg4"])
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "libsvtav1", "mpeg4"])
 def test_one_thread_means_one(encode, decoder, codec):
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg build cannot encode with {codec}")
-    options = {"cpu-used": "8"} if codec == "libaom-av1" else {}
-    path = encode("a.mkv", codec, n=12, width=640, height=480, options=options)
+    path = encode("a.mkv", codec, n=12, width=640, height=480)
     media = decoder.probe(str(path))
     before = set(os.listdir("/proc/self/task"))
     for _ in decoder.frames(str(path), media, np.arange(12)):

@@ -74,6 +74,7 @@ def test_sample_aspect_ratio(shared: Path, decoder):
     [
         ("a.mp4", "libx264", {"options": {"bf": "3", "b-pyramid": "normal"}}),
         ("a.mkv", "libx264", {"options": {"bf": "3"}}),
+        ("a.mkv", "libx264", {"options": {"x264-params": "interlaced=1"}}),
         ("a.mkv", "libx265", {"options": {"x265-params": "log-level=none"}}),
         ("a.webm", "libvpx", {"options": {"auto-alt-ref": "1", "lag-in-frames": "16"}}),
         ("a.webm", "libvpx-vp9", {"options": {"auto-alt-ref": "1", "lag-in-frames": "16"}}),
@@ -159,3 +160,26 @@ def test_the_transfer_tag_of_hdr_is_recorded(encode, decoder):
     path = encode("a.mkv", n=3, pix_fmt="yuv420p10le", tags={"color_trc": 16, "color_primaries": 9})
     assert decoder.probe(str(path)).transfer == "smpte2084"
     assert decoder.probe(str(encode("b.mkv", n=3))).transfer == ""
+
+
+def test_leading_frames_that_cannot_be_decoded_are_not_listed(encode, decoder, take, tmp_path):
+    """A stream cut at an open-GOP key frame: the frames shown before it refer to lost ones."""
+    open_gop = {"flags": "-cgop", "x264-params": "b-adapt=0:scenecut=0:open-gop=1"}
+    whole = encode("whole.mkv", n=90, options={"bf": "3", "g": "30", **open_gop})
+    path = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        source = old.streams.video[0]
+        stream = new.add_stream_from_template(source)
+        packets = [p for p in old.demux(source) if p.size]
+        entry = next(i for i, p in enumerate(packets) if p.is_keyframe and i)
+        leading = [p for p in packets[entry:] if p.pts < packets[entry].pts]
+        assert leading
+        for packet in packets[entry:]:
+            packet.stream = stream
+            new.mux(packet)
+    with av.open(str(path)) as container:
+        if not container.streams.video[0].codec_context.extradata:
+            pytest.skip("this PyAV remuxes without the codec's header")
+    media = decoder.probe(str(path))
+    assert media.n_frames == len(packets) - entry - len(leading)
+    assert len(take(path)) == media.n_frames

@@ -1,0 +1,37 @@
+# Needs Python 3.10 to 3.13 with pip, and make. Everything goes into .venv.
+PYTHON ?= python3
+RUN := .venv/bin/
+
+.PHONY: help test test-slow test-gpu check demo bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/installed ## render videos with known motion, extract, verify, picture: demo/
+	$(RUN)flowprep demo demo
+
+test: .venv/installed ## the tests, minutes
+	$(RUN)python -m pytest --junitxml=.venv/tests.xml
+
+test-slow: .venv/installed ## the long proofs: kills, damages, encoder determinism
+	$(RUN)python -m pytest -m slow --timeout=3600
+
+test-gpu: .venv/installed ## what needs a CUDA device
+	FLOWPREP_FAIL_WITHOUT_CUDA=1 $(RUN)python -m pytest -m gpu
+
+check: .venv/installed ## lint, format, types
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)mypy
+
+bench: .venv/installed ## the measured tables, under tests/bench/results/
+	$(RUN)python tests/bench/stages.py
+	$(RUN)python tests/bench/codecs.py
+
+clean: ## remove .venv and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

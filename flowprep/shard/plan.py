@@ -1,0 +1,42 @@
+"""plan.parquet: which clip goes to which shard."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """A planned clip. Rows of a shard are in the order of its samples."""
+
+    shard: str
+    key: str
+    path: str
+    split: str
+    label: str
+    n_frames: int
+
+
+SCHEMA = pa.schema(
+    [(f.name, pa.int64() if f.type == "int" else pa.string()) for f in fields(PlanRow)]
+)
+
+
+def plan_bytes(rows: list[PlanRow]) -> bytes:
+    """plan.parquet; the same rows give the same bytes."""
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def load_plan(path: Path) -> list[PlanRow]:
+    """The rows of plan.parquet, [] when there is none. Raises ValueError when it is damaged."""
+    if not path.exists():
+        return []
+    return [PlanRow(**row) for row in pq.read_table(path).to_pylist()]

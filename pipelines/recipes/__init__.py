@@ -1,0 +1,1 @@
+"""Recipes: the settings that named datasets are extracted with, one .toml each."""

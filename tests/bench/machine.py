@@ -1,0 +1,53 @@
+"""What every result file says about where it was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SHARED_VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
+LIBRARIES = ("av", "numpy", "opencv-contrib-python-headless", "ray", "webdataset")
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, versions and commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "commit": commit.stdout.strip(),
+        "date": date.today().isoformat(),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def save(theme: str, rows: Any) -> Path:
+    """Write results/<theme>.json: the machine, and the rows."""
+    path = RESULTS / f"{theme}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+    return path
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table of dicts with the same keys."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([str(row[n]) for n in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -90,10 +90,7 @@ def _pack_yuv420(rgb: Array) -> VideoFrame:
 def _unpack_yuv420(frame: VideoFrame) -> Array:
     import cv2
 
-    luma, *half = (_plane(frame, index) for index in range(3))
-    size = frame.width, frame.height
-    chroma = cv2.resize(cv2.merge(half), size, interpolation=cv2.INTER_LINEAR)
-    return cv2.transform(cv2.merge([luma, chroma]), YCC_TO_RGB)
+    return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
 
 
 def _pack_yuv444(rgb: Array) -> VideoFrame:

@@ -31,7 +31,7 @@ def read_window(codec: VideoCodec, data: bytes, start: int, stop: int | None) ->
     with _opened(codec, data) as container:
         stream = _stream(codec, container)
         height, width = stream.codec_context.height, stream.codec_context.width
-        arrays = list(_arrays(codec, stream, _packets(container, stream), start, stop))
+        arrays = list(_arrays(codec, stream, _packets(codec, container, stream), start, stop))
     if not arrays:
         return np.empty((0, *shape_of(codec.kind, height, width)), dtype_of(codec.kind))
     return np.stack(arrays)
@@ -75,9 +75,16 @@ def _stream(codec: VideoCodec, container: InputContainer) -> VideoStream:
     return stream
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets of the stream in order: one for each frame."""
-    return (packet for packet in container.demux(stream) if packet.size)
+def _packets(codec: VideoCodec, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The packets of the stream in order: one for each frame, every `GOP`-th a keyframe."""
+    index = 0
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.is_keyframe != (index % GOP == 0):
+            raise ValueError(f"the {codec.name} video has its keyframes not at every frame {GOP}")
+        yield packet
+        index += 1
 
 
 def _arrays(
@@ -109,11 +116,9 @@ def _arrays(
 def _decoded(
     codec: VideoCodec, stream: VideoStream, packets: Iterator[Packet]
 ) -> Iterator[VideoFrame]:
-    """One frame for each packet, the first of which is a keyframe."""
+    """One frame for each packet."""
     n_packets = n_frames = 0
     for packet in packets:
-        if n_packets == 0 and not packet.is_keyframe:
-            raise ValueError(f"the {codec.name} video has no keyframe at every frame {GOP}")
         codec.check_packet(bytes(packet))
         n_packets += 1
         for frame in packet.decode():

@@ -119,7 +119,7 @@ class PyAVDecoder:
                 height=media.width if sideways else media.height,
                 rotation_deg=media.rotation_deg,
             )
-            regular = is_regular(media.time_base, video.stream.time_base)
+            regular = is_regular(video, media.time_base)
             packets = _packets(video, job, seek=seek and regular)
             frames = decode_packets(video, job.progress.watch(packets))
             wanted = media.pts[job.source_index] if regular else job.source_index

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowprep.decode.opening import OpenVideo, check_count
+from flowprep.errors import ClipError
 from flowprep.records import I64
 
 if TYPE_CHECKING:
@@ -64,9 +65,14 @@ class Packets:
         return len(self.pts) - self.n_damaged
 
 
-def is_regular(time_base: Fraction, stream_time_base: Fraction | None) -> bool:
+def is_regular(video: OpenVideo, time_base: Fraction) -> bool:
     """Whether a Media with this time base knows its frames by time (else by place)."""
-    return time_base == stream_time_base
+    own = video.stream.time_base or Fraction(1)
+    if time_base not in (own, own / IRREGULAR_DIVISOR):
+        raise ClipError(
+            "changed", f"{video.path} was probed with time base {time_base}, now it has {own}"
+        )
+    return time_base == own
 
 
 def decode_packets(video: OpenVideo, packets: Iterable[Packet]) -> Iterator[VideoFrame]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,13 +56,16 @@ def connect(address: str | None, n_cpus: int | None) -> None:
         options = {"num_cpus": n_cpus, "include_dashboard": False, "object_store_memory": 100 << 20}
         # Ray would wait without end for a process that was killed before it said hello
         options["_system_config"] = {"prestart_worker_first_driver": False}
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones too, as when its processes start too slowly
         raise FlowprepError(
             f"no Ray answers at {address or 'this machine'}: {error}",
             "check the address, or run on this machine with --executor local",
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray puts its own in the place of ours
 
 
 class RayPool:

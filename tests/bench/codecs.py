@@ -38,7 +38,7 @@ VIDEOS += ["mmaction2_test.avi"]
 SHORT_SIDE, BOUND_PX = 256, 20.0
 FIRST, N_PAIRS = 120, 32  # the pairs measured: all five videos move there
 N_LONG, N_WINDOW, N_WINDOWS = 10 * FPS, 64, 12
-REPEATS = 5
+REPEATS = 9
 
 
 @dataclass(frozen=True, kw_only=True)

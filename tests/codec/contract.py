@@ -18,7 +18,9 @@ from flowprep.codec.base import GOP, Codec
 
 Check = Callable[[Codec, Path], None]
 
-MIN_PSNR_DB = {(16, 16): 32.0}  # of lossy codecs on moving texture; one macroblock is hard
+# Of lossy codecs on moving texture. Small pictures are hard: little to predict from, and chroma
+# of half the resolution, which the reader replicates, is what bounds the thin ones.
+MIN_PSNR_DB = {(16, 16): 32.0, (18, 200): 37.0, (200, 18): 37.0}
 OTHER_MIN_PSNR_DB = 38.0
 SIZES_HW = [(16, 16), (48, 64), (37, 53), (40, 33), (33, 40), (18, 200), (200, 18)]
 N_DAMAGED = 40
@@ -167,10 +169,16 @@ def check_missing_folder_is_an_oserror(codec: Codec, folder: Path) -> None:
 
 
 def check_odd_paths(codec: Codec, folder: Path) -> None:
-    odd = folder / "http:" / "%d é"
-    odd.mkdir(parents=True)
-    frames = make_frames(codec.kind, 40, 48, n_frames=3)
-    assert codec.read(encode(codec, frames, odd)).shape == frames.shape
+    """Names that FFmpeg would take for a URL or a pattern, and a path that is not absolute."""
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        odd = Path("http:") / "%d é"
+        odd.mkdir(parents=True)
+        frames = make_frames(codec.kind, 40, 48, n_frames=3)
+        assert codec.read(encode(codec, frames, odd)).shape == frames.shape
+    finally:
+        os.chdir(here)
 
 
 def damaged(data: bytes, seed: int) -> bytes:

@@ -301,6 +301,13 @@ def test_a_cut_file_of_each_container_is_truncated(encode, reason, name, codec, 
     assert reason(path) == "truncated"
 
 
+def test_an_avi_that_only_lost_its_index_is_whole(encode, reason):
+    path = encode("a.avi", "mpeg4", n=30)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"idx1")])
+    assert reason(path) == ""
+
+
 def test_a_cut_flash_video_is_truncated_once_a_second_is_missing(encode, reason):
     path = encode("a.flv", n=90)
     data = path.read_bytes()
@@ -332,4 +339,12 @@ def test_a_whole_file_whose_audio_is_longer_is_not_truncated(tmp_path, reason):
             sound.sample_rate, sound.pts, sound.time_base = 44100, i * 1024, Fraction(1, 44100)
             container.mux(audio.encode(sound))
         container.mux(audio.encode())
+    assert reason(path) == ""
+
+
+def test_a_title_that_is_no_utf8_does_no_harm(encode, reason):
+    path = encode("a.mkv", n=3, metadata={"title": "Q" * 12})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"Q" * 12, b"\xff" * 12))
+    assert b"\xff" * 12 in path.read_bytes()
     assert reason(path) == ""

@@ -97,15 +97,18 @@ def test_a_seek_decodes_only_the_tail(encode, decoder, monkeypatch):
     assert decoded[-1] == media.pts[276]
 
 
-def test_a_seek_that_lands_too_late_starts_over(encode, take, monkeypatch):
-    path = encode("a.mp4", n=120, options={"g": "30"})
+@pytest.mark.parametrize("noticed_at", ["packet", "frame"])
+def test_a_seek_that_lands_too_late_starts_over(encode, take, monkeypatch, noticed_at):
+    path = encode("a.mp4", n=150, options={"g": "30"})
     plain = plain_decode(path)
 
     def overshoot(video, pts):
-        video.container.seek(int(3.5 / video.stream.time_base), stream=video.stream)
+        video.container.seek(int(4.1 / video.stream.time_base), stream=video.stream)
         return video.packets()
 
     monkeypatch.setattr(decoder_module, "_seek", overshoot)
+    if noticed_at == "frame":
+        monkeypatch.setattr(decoder_module, "_is_entry", lambda packet, first_pts: True)
     assert_same(take(path, [100]), plain, [100])
 
 
@@ -235,3 +238,29 @@ def test_a_change_of_size_is_scaled_to_the_first(encode, take):
     both = small.with_name("both.ts")
     both.write_bytes(small.read_bytes() + large.read_bytes())
     assert take(both).shape == (20, 48, 64, 3)
+
+
+def test_frames_that_share_a_time_are_all_kept_and_known_by_their_place(encode, take, decoder):
+    source = encode("a.mkv", "mjpeg", n=300, pix_fmt="yuvj420p")
+    path = source.with_name("repeated.mkv")
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for i, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            packet.pts = packet.dts = packet.pts - 33 * (i in {40, 90})
+            packet.stream = stream
+            new.mux(packet)
+    plain = plain_decode(path)
+    assert len({frame.pts for frame in plain}) == 298
+    media = decoder.probe(str(path))
+    assert media.n_frames == 300
+    np.testing.assert_allclose(media.pts_s, np.arange(300) / 30, atol=0.04)
+    for index in ([0, 39, 40, 41], [100, 101, 299]):
+        assert_same(take(path, index), plain, index)
+
+
+def test_another_file_under_the_same_name_is_noticed(encode, decoder):
+    media = decoder.probe(str(encode("a.mp4", n=20, rate=30)))
+    path = encode("a.mp4", n=20, rate=25)
+    with pytest.raises(ClipError) as caught:
+        list(decoder.frames(str(path), media, np.arange(5)))
+    assert caught.value.reason == "changed"

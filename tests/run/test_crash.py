@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 CRASH_POINTS = Path(__file__).parent / "crash_points"
 N_MOMENTS = 20
-ORPHANS_GONE_S = 10.0
+WORKERS_GONE_S = 10.0
 Tree = Callable[[Path], dict[str, str]]
 RETRY = "--retry-failed"
 
@@ -139,20 +139,28 @@ def retry_case(
     return _measured(run, start, (RETRY,), folder / "retry-expected", tree)
 
 
-def _kill_at_point(case: Case, folder: Path, point: str) -> None:
-    name = re.sub(r"[^a-z0-9]+", "-", point)
+def _kill_at_point(case: Case, folder: Path, point: str, with_driver: bool) -> None:
+    name = re.sub(r"[^a-z0-9]+", "-", f"{point} {with_driver}")
     out, flag = case.begin(folder / name), folder / f"{name}.flag"
-    ended = case.extract.run(out, *case.more, **_crash_env(out, at=point, flag=flag))
+    env = _crash_env(out, at=point, flag=flag) | ({"CRASH_DRIVER": "1"} if with_driver else {})
+    ended = case.extract.run(out, *case.more, **env)
     assert flag.exists(), f"{point} was not reached: {ended.said}"
-    assert (ended.code == -signal.SIGKILL) == point.startswith("driver"), f"{point}: {ended.said}"
+    driver_died = with_driver or point.startswith("driver")
+    assert (ended.code == -signal.SIGKILL) == driver_died, f"{point}: {ended.said}"
     case.check(out, ended.code, ended.said, point)
     shutil.rmtree(out)
 
 
-def _kill_at_points(case: Case, folder: Path, points: list[str]) -> None:
+def _kill_at_points(case: Case, folder: Path, points: list[str], with_driver: bool = False) -> None:
+    """Some at the same time. With `with_driver` the driver dies together with its worker."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda point: _kill_at_point(case, folder, point), points):
-            pass
+        work = [pool.submit(_kill_at_point, case, folder, p, with_driver) for p in points]
+        for future in work:
+            future.result()
+
+
+def _in_workers(points: list[str]) -> list[str]:
+    return [point for point in points if point.startswith("worker")]
 
 
 def _kind(point: str) -> str:
@@ -213,9 +221,11 @@ def test_killed_while_a_shard_is_swapped(retry_case: Case, tmp_path: Path) -> No
         r"worker\|replace\|before\|.*swap/",
         r"worker\|unlink\|after\|.*shards/",
         r"worker\|replace\|after\|train-.*.tar",
+        r"worker\|replace\|after\|.*shards/.*.json",
         r"worker\|rmdir\|after\|.*swap/",
     )
-    _kill_at_points(retry_case, tmp_path, some)
+    _kill_at_points(retry_case, tmp_path, some[1:4], with_driver=True)
+    _kill_at_points(retry_case, tmp_path, [some[0], some[2], some[4]])
 
 
 @pytest.mark.slow
@@ -226,7 +236,8 @@ def test_killed_at_every_point(
     case = make_case("local", source)
     points = case.points(tmp_path)
     _kill_at_points(case, tmp_path, points)
-    _tell(f"local: killed at {len(points)} points")
+    _kill_at_points(case, tmp_path, _in_workers(points), with_driver=True)
+    _tell(f"local: killed at {len(points)} points, with the driver at {len(_in_workers(points))}")
 
 
 @pytest.mark.slow
@@ -234,7 +245,8 @@ def test_killed_at_every_point(
 def test_killed_at_every_point_of_a_retry(retry_case: Case, tmp_path: Path) -> None:
     points = retry_case.points(tmp_path)
     _kill_at_points(retry_case, tmp_path, points)
-    _tell(f"local, retry: killed at {len(points)} points")
+    _kill_at_points(retry_case, tmp_path, _in_workers(points), with_driver=True)
+    _tell(f"retry: killed at {len(points)} points, with the driver at {len(_in_workers(points))}")
 
 
 @pytest.mark.slow
@@ -280,14 +292,13 @@ def _kill(out: Path, driver: Any, worker: bool, choose: random.Random) -> str:
     return ""
 
 
-def _gone(out: Path) -> float:
-    """Seconds until no process of a killed run is left."""
+def _gone(out: Path) -> None:
+    """Wait until no worker is left. (Ray's own helpers may take a minute to find out.)"""
     began = time.monotonic()
-    while left := _processes(out):
-        waited = time.monotonic() - began
-        assert waited < ORPHANS_GONE_S, f"{waited:.1f} s after the driver was killed: {left}"
+    while left := [command for command in _processes(out).values() if _is_worker(command)]:
+        waited_s = time.monotonic() - began
+        assert waited_s < WORKERS_GONE_S, f"{waited_s:.1f} s after the driver was killed: {left}"
         time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def _kill_at_moment(case: Case, folder: Path, number: int, moment_s: float) -> str:
@@ -325,6 +336,22 @@ def test_ray_killed_at_two_moments(
     make_case: Callable[..., Case], source: Path, tmp_path: Path
 ) -> None:
     _kill_at_moments(make_case("ray", source), tmp_path, 2)
+
+
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_workers_end_with_their_driver_in_the_middle_of_a_job(
+    executor: str, folder: Path, long_source: Path, tmp_path: Path, extracting: Any
+) -> None:
+    """The engine would go on for minutes."""
+    options = ["--workers", "2", "--engine", "reference"]
+    out, env = tmp_path / "out", {"RAY_TMPDIR": str(folder / "ray")}
+    with extracting(long_source, executor, options, env).start(out, CRASH_OUT=str(out)) as driver:
+        while not any(out.glob("_flowprep/tmp/train-*/flow.*")) and driver.poll() is None:
+            time.sleep(0.05)
+        assert sum(map(_is_worker, _processes(out).values())) == 2
+        driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    _gone(out)
 
 
 @pytest.mark.slow

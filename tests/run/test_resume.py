@@ -259,12 +259,20 @@ def ray_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_ray_interrupted_gives_the_bytes_of_local(
-    src: Path, tmp_path: Path, extracting: Any, tree: Tree, ray_env: dict[str, str]
+    signal_number: int,
+    src: Path,
+    tmp_path: Path,
+    extracting: Any,
+    tree: Tree,
+    ray_env: dict[str, str],
 ) -> None:
     with_ray = extracting(src, "ray", ["--workers", "2"], ray_env)
     local = extracting(src, options=["--workers", "1"]).must(tmp_path / "local", code=FAILURES)
-    _interrupt(with_ray, tmp_path / "ray", "*.tar", signal.SIGINT)
+    _interrupt(with_ray, tmp_path / "ray", "*.tar", signal_number)
     with_ray.must(tmp_path / "ray", code=FAILURES)
     assert tree(tmp_path / "ray") == tree(local)
 
@@ -272,9 +280,11 @@ def test_ray_interrupted_gives_the_bytes_of_local(
 def test_a_table_that_was_lost_is_made_again(run: Any, finished: Path, tree: Tree) -> None:
     files = tree(finished)
     (finished / "_flowprep" / "index.parquet").write_bytes(b"")
-    (finished / "_flowprep" / "manifest.parquet").unlink()
     run.must(finished, code=FAILURES)
     assert tree(finished) == files
+    (finished / "_flowprep" / "manifest.parquet").unlink()
+    run.must(finished, code=FAILURES)
+    assert verify(finished) == []
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "shards/train-000000.json"])

@@ -2,7 +2,8 @@
 
 It kills the process (SIGKILL) at one point of what flowprep does to the files of a dataset, or
 lists these points. `CRASH_OUT` is the dataset, `CRASH_LOG` gets a line for each point that is
-passed, `CRASH_AT` is the line to die at, `CRASH_FLAG` a file that makes it happen only once.
+passed, `CRASH_AT` is the line to die at, `CRASH_FLAG` a file that makes it happen only once, and
+`CRASH_DRIVER` says that the process which started a worker dies with it.
 
 A point is `role|action|phase|path`: action = what is done to the file; phase = before, torn (half
 of the bytes are written) or after; path below the dataset, random names left out.
@@ -44,6 +45,8 @@ if os.environ.get("CRASH_OUT"):
                 os.close(os.open(FLAG, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return
+            if os.environ.get("CRASH_DRIVER"):
+                os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _watch(owner: Any, name: str, path_of: Callable[..., Any]) -> None:

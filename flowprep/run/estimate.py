@@ -17,9 +17,18 @@ from flowprep.records import Clip, Media
 from flowprep.run.prepare import Work
 from flowprep.run.stages import output_size
 
-BYTES_PER_PIXEL = {"x264": 0.06, "x264-flow": 0.05}
-"""Per stored pixel of a frame; docs/codecs.md."""
-UNKNOWN_CODEC = 0.5
+BYTES_PER_PIXEL = {
+    "x264": 0.051,
+    "x264-fast": 0.063,
+    "ffv1": 0.67,
+    "jpeg": 0.30,
+    "x264-flow": 0.038,
+    "x264-flow-fast": 0.043,
+    "ffv1-flow": 0.072,
+    "jpeg-flow": 0.086,
+    "ffv1-flow16": 0.30,
+}
+"""Of a frame (RGB) or of its flow, per pixel stored: the means in docs/codecs.md."""
 PROBE_CLIPS = 3
 PROBE_PAIRS = 2
 
@@ -36,7 +45,7 @@ class Estimate:
 def pixel_bytes(settings: Settings) -> float:
     """Bytes per stored pixel, RGB and flow together."""
     names = (settings.rgb_codec, settings.flow_codec)
-    return sum(BYTES_PER_PIXEL.get(name, UNKNOWN_CODEC) for name in names)
+    return sum(BYTES_PER_PIXEL[name] for name in names)
 
 
 def planned_bytes(work: Work) -> int:

@@ -14,7 +14,11 @@ import pytest
 
 from flowprep.synth import Motion, render, write_video
 
-EXTRACT = [sys.executable, "-c", "from flowprep.cli import main; main()", "extract"]
+MAIN = (  # a shell starts background jobs with SIGINT ignored; a user's command has it
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from flowprep.cli import main; main()"
+)
+EXTRACT = [sys.executable, "-c", MAIN, "extract"]
 OPTIONS = ["--engine", "constant", "--size", "64", "--quiet"]
 WAIT_S = 120.0
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -339,10 +339,18 @@ def test_killed_at_two_moments(
     assert killed == {"driver": 1, "worker": 1}
 
 
-def test_ray_killed_at_two_moments(
-    make_case: Callable[..., Case], source: Path, tmp_path: Path
+def test_ray_killed_between_the_steps(
+    make_case: Callable[..., Case], source: Path, folder: Path, tmp_path: Path, extracting: Any
 ) -> None:
-    _kill_at_moments(make_case("ray", source), tmp_path, 2)
+    """Against the bytes of the local executor, so that Ray starts twice only."""
+    local = make_case("local", source)
+    env = {"RAY_TMPDIR": str(folder / "ray")}
+    case = replace(local, extract=extracting(source, "ray", local.extract.options, env))
+    for point in (
+        "worker|replace|after|train-000001.tar",
+        "driver|replace|after|_flowprep/index.parquet",
+    ):
+        _kill_at_point(case, tmp_path, point, with_driver=False)
 
 
 @pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])

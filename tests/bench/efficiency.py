@@ -3,8 +3,8 @@
     python tests/bench/efficiency.py [--engine opencv-cpu] [--executor local]
 
 The engine alone computes the pairs of the same clips from frames in memory, a process per core,
-before and after the extraction; the extraction's time counts from the first to the last moment of
-its shards, the start of its workers included.
+before and after the extraction, and the faster of the two runs counts. The extraction's time is
+from the first to the last moment of its shards, the start of its workers included.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.flow.base import get_engine
 
 VIDEO = "arm_wrestling.mp4"
-CLIP_S = 0.8
+CLIP_S = 0.5
 N_CLIPS = 8
 FPS = 25
 
@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = extract_rate(Path(folder), options.engine, options.executor)
     alone.append(engine_rate(options.engine, cores))
-    own = float(np.mean(alone))
+    own = max(alone)
     row = {
         "engine": options.engine,
         "executor": options.executor,
@@ -52,7 +52,7 @@ def main() -> None:
         "engine alone, flows/s": f"{alone[0]:.3f}, {alone[1]:.3f}",
         "extract, flows/s": run["flows_per_s"],
         "flows": run["flows"],
-        "extract / engine": round(run["flows_per_s"] / own, 3),
+        "extract / faster engine run": round(run["flows_per_s"] / own, 3),
     }
     print(machine.markdown([row]))
     print(machine.save(f"efficiency_{options.engine}_{options.executor}", [row]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, get_args
 
 Reason = Literal[
@@ -52,6 +53,10 @@ class ClipError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+    def below(self, root: Path) -> ClipError:
+        """The same, with paths told from `root`: what is recorded must not depend on the place."""
+        return ClipError(self.reason, self.message.replace(f"{root}/", ""))
 
     @property
     def retriable(self) -> bool:

@@ -25,7 +25,7 @@ def probe_one(root: Path, video: Video) -> Video:
     try:
         return replace(video, media=get_decoder().probe(str(root / video.path)))
     except ClipError as error:
-        return replace(video, reason=error.reason, message=error.message)
+        return replace(video, reason=error.reason, message=error.below(root).message)
 
 
 def _probe_batch(root: Path, videos: list[Video]) -> list[Video]:

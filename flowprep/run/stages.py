@@ -72,10 +72,11 @@ def decode_stage(
             check_unchanged(root / task.clip.path, task)
             yield from _clip_chunks(task, task.media, root, settings, decoder, clock)
         except ClipError as error:
-            yield Broken(task=task, stage="probe" if task.clip.reason else "decode", error=error)
+            stage = "probe" if task.clip.reason else "decode"
+            yield Broken(task=task, stage=stage, error=error.below(root))
         except Exception as error:  # noqa: BLE001 - what a decoder raises costs this clip only
             broken = ClipError("decode-error", f"{type(error).__name__}: {error}")
-            yield Broken(task=task, stage="decode", error=broken)
+            yield Broken(task=task, stage="decode", error=broken.below(root))
 
 
 def check_unchanged(path: Path, task: ClipTask) -> None:

@@ -29,9 +29,11 @@ check: .venv/installed ## lint, format, types
 	$(RUN)ruff format --check .
 	$(RUN)mypy
 
-bench: .venv/installed ## the measured tables, under tests/bench/results/
+bench: .venv/installed ## the measured tables, under tests/bench/results/ (sample videos beside the checkout)
 	$(RUN)python tests/bench/stages.py
-	$(RUN)python tests/bench/codecs.py
+	$(RUN)python tests/bench/memory.py
+	$(RUN)python tests/bench/efficiency.py
+	$(RUN)python tests/bench/codecs.py --videos ../shared/videos
 
 clean: ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowprep.cli import SETTING_FLAGS, chosen_settings
+from flowprep.codec.base import DEFAULT_FLOW, DEFAULT_RGB
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
 
@@ -182,3 +183,7 @@ def test_a_broken_recipe_is_refused(tmp_path: Path, text: str, told: tuple[str, 
         chosen_settings(str(path), {})
     for part in ("mine.toml", *told):
         assert part in str(error.value)
+
+
+def test_the_default_codecs_are_the_measured_ones() -> None:
+    assert (Settings().rgb_codec, Settings().flow_codec) == (DEFAULT_RGB, DEFAULT_FLOW)

@@ -19,7 +19,7 @@ from flowprep.run.stages import output_size
 
 BYTES_PER_PIXEL = {
     "x264": 0.051,
-    "x264-fast": 0.063,
+    "x264-fast": 0.070,
     "ffv1": 0.67,
     "jpeg": 0.30,
     "x264-flow": 0.038,

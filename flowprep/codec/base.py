@@ -99,7 +99,7 @@ CODECS: dict[str, CodecEntry] = {
         "rgb",
         _X264,
         {"preset": "ultrafast", "crf": 18, "tune": "subme=1"},
-        "H.264 in mp4: a quarter more bytes than x264 for half the time",
+        "H.264 in mp4: two fifths more bytes than x264 for about half the time",
     ),
     "ffv1": CodecEntry("rgb", _FFV1, {}, "FFV1 in mkv: lossless"),
     "jpeg": CodecEntry("rgb", _JPEG, {}, "JPEG q95 images in a zip: what most datasets hold"),

@@ -28,7 +28,7 @@ ONLY_IN = {
     "train": set(),
 }
 CUDA = {"cupy", "cuda", "pycuda", "nvidia", "pynvml", "numba"}
-SLOW = {"av", "cv2", *CUDA}
+SLOW = {"av", "cv2", "llvmlite", *CUDA}
 """Imported at first use, so that --help and every process that does without them start fast."""
 
 

@@ -106,6 +106,11 @@ ENGINES: dict[str, EngineEntry] = {
         "install a CUDA build of OpenCV (docs/engines.md) in place of the one from PyPI",
         uses_gpu=True,
     ),
+    "cpu": EngineEntry(
+        "flowprep.flow.cpu.engine:Cpu",
+        "own vector kernels, float32, OpenCV CUDA's rules",
+        "pip install llvmlite",
+    ),
     "opencv-cpu": EngineEntry(
         "flowprep.flow.opencv:OpenCVCpu",
         "cv2.optflow.DualTVL1OpticalFlow in parity settings",
@@ -122,7 +127,7 @@ ENGINES: dict[str, EngineEntry] = {
         "always there",
     ),
 }
-AUTO_ORDER = ("opencv-cuda", "opencv-cpu")
+AUTO_ORDER = ("opencv-cuda", "cpu", "opencv-cpu")
 """What `auto` tries, best first; `reference` and `constant` only run when named."""
 
 

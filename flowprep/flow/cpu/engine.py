@@ -1,0 +1,108 @@
+"""The engine `cpu`, and the compiled program behind it."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from flowprep.errors import FlowprepError
+from flowprep.flow.cpu.jit import Program, Target, compiler
+from flowprep.flow.cpu.resample import resample
+from flowprep.flow.cpu.solver import Solution, Solver
+from flowprep.flow.cpu.sweep import sweep
+from flowprep.flow.cpu.warp import linearise, taps
+from flowprep.flow.pairwise import PairEngine, check_gray, check_threads, tvl1_params
+from flowprep.records import F32, U8
+
+STOP_RULES = ("cuda", "every")
+PAIRS_PER_TURN = 4
+"""What a thread takes at once; the pyramid of a turn's first frame is made once more."""
+
+
+class Cpu(PairEngine):
+    """TV-L1 by OpenCV CUDA's rules in float32; `threads` work on different pairs.
+
+    `stop_rule` says when the iterations of a warp end: "cuda" (the canon: OpenCV CUDA's schedule
+    of checks) or "every" (a check after each, as OpenCV's CPU code does: fewer iterations).
+    The bits of a flow do not depend on the processor.
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self, *, device: int | None = None, threads: int = 1, stop_rule: str = "cuda", **params: Any
+    ) -> None:
+        if stop_rule not in STOP_RULES:
+            raise FlowprepError(
+                f"stop_rule = {stop_rule!r} is not possible",
+                f"choose one of: {', '.join(STOP_RULES)}",
+            )
+        self._tvl1, self._stop_rule = tvl1_params(params), stop_rule
+        self._n_threads = check_threads(threads)
+        self._program = program(Target.host())
+        self._solvers: list[Solver] = []
+        self._size_HW = (0, 0)
+        self.params = {**self._tvl1.as_dict(), "rules": "cuda", "stop_rule": stop_rule}
+        self.build = f"float32, {compiler()}"
+
+    def compute(self, gray_THW: U8) -> F32:
+        check_gray(gray_THW)
+        n_frames, height, width = gray_THW.shape
+        flow_T2HW = np.empty((n_frames - 1, 2, height, width), np.float32)
+        solvers = self._solvers_for((height, width))
+        if len(solvers) == 1:
+            _solve_into(flow_T2HW, solvers[0], gray_THW)
+        else:
+            _share_out(flow_T2HW, solvers, gray_THW)
+        return flow_T2HW
+
+    def solve(self, frame_0: U8, frame_1: U8) -> Solution:
+        """The flow of one pair, and the iterations it took."""
+        gray_THW = np.stack([frame_0, frame_1])
+        check_gray(gray_THW)
+        return next(self._solvers_for(frame_0.shape)[0].solve(gray_THW))
+
+    def _solvers_for(self, size_HW: tuple[int, int]) -> list[Solver]:
+        """One per thread; their work space is made once per frame size."""
+        if size_HW != self._size_HW:
+            self._size_HW, self._solvers = size_HW, []  # the old memory goes first
+            self._solvers = [
+                Solver(size_HW, self._tvl1, self._stop_rule, self._program)
+                for _ in range(self._n_threads)
+            ]
+        return self._solvers
+
+
+def _solve_into(flow_T2HW: F32, solver: Solver, gray_THW: U8) -> None:
+    for flow_2HW, solution in zip(flow_T2HW, solver.solve(gray_THW), strict=True):
+        flow_2HW[...] = solution.flow_2HW
+
+
+def _share_out(flow_T2HW: F32, solvers: list[Solver], gray_THW: U8) -> None:
+    """Every thread takes turns of a few pairs until none is left."""
+    turns = deque(range(0, len(flow_T2HW), PAIRS_PER_TURN))
+
+    def take_turns(solver: Solver) -> None:
+        while turns:
+            start = turns.popleft()
+            stop = min(start + PAIRS_PER_TURN, len(flow_T2HW))
+            _solve_into(flow_T2HW[start:stop], solver, gray_THW[start : stop + 1])
+
+    with ThreadPoolExecutor(len(solvers)) as pool:
+        list(pool.map(take_turns, solvers))
+
+
+@cache
+def program(target: Target) -> Program:
+    """The kernels, compiled once per process. Raises FlowprepError where FMA is missing."""
+    if not target.has_fma:
+        raise FlowprepError(
+            f"engine 'cpu' needs a processor with fused multiply-add (2013 or newer); "
+            f"this one is {target.cpu!r} without it",
+            "give --engine opencv-cpu, or let a virtual machine pass on the host's features",
+        )
+    return Program([resample(), taps(), linearise(), sweep()], target)

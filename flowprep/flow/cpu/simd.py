@@ -21,7 +21,9 @@ LANES = 16
 VECTOR_BYTES = 4 * LANES
 
 PTR, I32, I64, F32, F64 = "ptr", "i32", "i64", "float", "double"
-VECTOR, INTEGERS, MASK = (f"<{LANES} x {scalar}>" for scalar in (F32, I32, "i1"))
+BIT = "i1"
+VECTOR, INTEGERS, MASK = (f"<{LANES} x {scalar}>" for scalar in (F32, I32, BIT))
+_SCALAR = {VECTOR: F32, INTEGERS: I32, MASK: BIT}
 _INTRINSIC_SUFFIX = {VECTOR: f"v{LANES}f32", F32: "f32", F64: "f64"}
 _NATURAL_BYTES = {VECTOR: VECTOR_BYTES, INTEGERS: VECTOR_BYTES, F32: 4, I32: 4, F64: 8, I64: 8}
 
@@ -66,7 +68,8 @@ class Value:
         return self._compare("eq" if self.is_integer else "oeq", other)
 
     def __invert__(self) -> Value:
-        return self._function.emit(f"xor {self}, true", self.kind)
+        ones = self._function.constant(1, self.kind)
+        return self._function.emit(f"xor {self}, {ones.text}", self.kind)
 
     def __and__(self, other: Value) -> Value:
         return self._function.emit(f"and {self}, {other.text}", self.kind)
@@ -83,7 +86,7 @@ class Value:
     def _compare(self, condition: str, other: Value | float) -> Value:
         right = self._function.constant(other, self.kind)
         instruction = "icmp" if self.is_integer else "fcmp"
-        kind = MASK if self.kind in (VECTOR, INTEGERS) else "i1"
+        kind = MASK if self.kind in _SCALAR else BIT
         return self._function.emit(f"{instruction} {condition} {self}, {right.text}", kind)
 
     def __str__(self) -> str:
@@ -281,8 +284,8 @@ def _lanes(scalar: str, numbers: Sequence[object]) -> str:
 
 
 def _literal(number: float, kind: str) -> str:
-    if kind == VECTOR:
-        return _lanes(F32, [_literal(number, F32)] * LANES)
+    if kind in _SCALAR:
+        return _lanes(_SCALAR[kind], [_literal(number, _SCALAR[kind])] * LANES)
     if kind == F32:  # written as the bits of the float64 of the same value
         number = struct.unpack("f", struct.pack("f", number))[0]
     if kind in (F32, F64):

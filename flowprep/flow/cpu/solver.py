@@ -122,14 +122,13 @@ class Solver:
         params = self._params
         limit = params.epsilon**2 * state.height * state.width
         n, until_check = 0, self._first_check(limit)
-        while n < params.n_iterations:
+        while True:
             n_more = min(until_check, params.n_iterations - n)
             error = self._sweep(state, n_more)
             n += n_more
-            if error <= limit:
-                break
+            if error <= limit or n == params.n_iterations:
+                return n
             until_check = self._next_check(error, limit)
-        return n
 
     def _first_check(self, limit: float) -> int:
         if self._stop_rule == "every":
@@ -171,5 +170,5 @@ def _diverged(params: TVL1Params) -> FlowprepError:
     return FlowprepError(
         f"TV-L1 diverged with tau = {params.tau}, lambda_ = {params.lambda_}, "
         f"theta = {params.theta}: the flow is not finite",
-        "lower tau (the default is 0.25) or lambda_ (0.15)",
+        "the defaults are tau 0.25, lambda_ 0.15, theta 0.3: go back towards them",
     )

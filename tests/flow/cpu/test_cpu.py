@@ -1,0 +1,317 @@
+"""The engine: against the float64 reference, OpenCV's CPU code and known motion."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowprep.errors import FlowprepError
+from flowprep.flow.base import TVL1Params, get_engine
+from flowprep.flow.cpu import engine as engine_module
+from flowprep.flow.cpu.engine import Cpu, program
+from flowprep.flow.cpu.jit import Target
+from flowprep.flow.cpu.solver import Solver
+from flowprep.flow.opencv import OpenCVCpu
+from flowprep.flow.reference import (
+    RULES,
+    Reference,
+    check_always,
+    check_on_schedule,
+    iterate,
+    solve,
+)
+from flowprep.records import F32, U8
+from flowprep.synth import Motion, Texture, render
+
+MOTIONS = {
+    "translation": Motion(dx_px=1.3, dy_px=-0.7),
+    "rotation": Motion(rotate_deg=2.0),
+    "zoom": Motion(zoom=1.03),
+    "all": Motion(dx_px=-2.5, dy_px=1.25, rotate_deg=-1.5, zoom=0.98),
+}
+
+
+def to_gray(rgb_THW3: U8) -> U8:
+    return np.stack([cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in rgb_THW3])
+
+
+@cache
+def moving(name: str, n_frames: int, height: int, width: int) -> U8:
+    return to_gray(render(MOTIONS[name], n_frames, height, width, seed=1))
+
+
+def noise_clip(seed: int, n_frames: int, height: int, width: int) -> U8:
+    """Smooth random frames; each has its own motion from the last, and none."""
+    rng = np.random.default_rng(seed)
+    raw = rng.integers(0, 256, (n_frames, height, width)).astype(np.float32)
+    return np.stack([np.rint(cv2.GaussianBlur(f, (0, 0), 1.5)) for f in raw]).astype(np.uint8)
+
+
+def epe(a_2HW: np.ndarray, b_2HW: np.ndarray) -> np.ndarray:
+    return np.hypot(*(a_2HW.astype(np.float64) - b_2HW))
+
+
+# --- against the reference ---
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+@pytest.mark.parametrize("stop_rule", ["cuda", "every"])
+def test_flow_and_iterations_are_the_references(name: str, stop_rule: str) -> None:
+    check = {"cuda": check_on_schedule, "every": check_always}[stop_rule]
+    rules = dataclasses.replace(RULES["cuda"], check_is_due=check)
+    gray = moving(name, 2, 72, 96)
+    want = solve(gray[0], gray[1], TVL1Params(), rules)
+    got = Cpu(stop_rule=stop_rule).solve(*gray)
+    error = epe(got.flow_2HW, want.flow_2HW)
+    assert error.mean() < 1e-3
+    assert np.median(error) < 1e-4
+    assert (got.counts_LW == want.counts_LW).mean() >= 0.9
+
+
+@pytest.mark.shared
+def test_a_real_pair_is_solved_as_the_reference_does(shared: Path) -> None:
+    gray = [cv2.imread(str(shared / "pairs" / f"I{n}.png"), cv2.IMREAD_GRAYSCALE) for n in (0, 1)]
+    gray = [cv2.resize(g, (128, 96), interpolation=cv2.INTER_AREA) for g in gray]
+    want, got = Reference().solve(*gray), Cpu().solve(*gray)
+    error = epe(got.flow_2HW, want.flow_2HW)
+    assert (error.mean(), np.median(error)) < (0.03, 0.01)
+    assert np.percentile(error, 95) < 0.1
+    assert (got.counts_LW == want.counts_LW).mean() >= 0.8
+
+
+few_iterations = st.fixed_dictionaries(
+    {},
+    optional={
+        "tau": st.floats(0.05, 0.25),
+        "lambda_": st.floats(0.02, 0.4),
+        "theta": st.floats(0.1, 0.5),
+        "n_scales": st.integers(1, 6),
+        "scale_step": st.floats(0.4, 0.9),
+        "n_warps": st.integers(1, 3),
+        "epsilon": st.sampled_from([0.0, 0.005, 0.05]),
+        "n_iterations": st.integers(1, 9),
+    },
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(few_iterations, st.integers(3, 60), st.integers(3, 60), st.integers(0, 99))
+def test_every_parameter_and_size_means_what_it_means_to_the_reference(
+    params: dict[str, Any], height: int, width: int, seed: int
+) -> None:
+    params = {"n_iterations": 9, "n_warps": 3, **params}
+    gray = noise_clip(seed, 2, height, width)
+    want, got = Reference(**params).solve(*gray), Cpu(**params).solve(*gray)
+    assert got.flow_2HW.shape == (2, height, width)
+    assert got.counts_LW.shape == want.counts_LW.shape
+    if np.array_equal(got.counts_LW, want.counts_LW):
+        error = epe(got.flow_2HW, want.flow_2HW)
+        assert np.median(error) < 1e-3
+        assert np.percentile(error, 90) < 0.05
+
+
+@given(
+    st.lists(st.floats(1e-9, 1e6), min_size=200, max_size=200),
+    st.floats(1e-3, 1e3),
+    st.integers(1, 60),
+)
+def test_checks_fall_where_the_canons_schedule_puts_them(
+    errors: list[float], limit: float, cap: int
+) -> None:
+    """Against the counter of OpenCV CUDA, run one iteration at a time."""
+    steps = iter(errors)
+    n, checks = iterate(lambda: next(steps), limit, cap, check_on_schedule)
+    counts = [count + 1 for count, _ in checks]
+    solver = Solver((16, 16), TVL1Params(n_iterations=cap), "cuda", None)
+    assert counts[:1] in ([2], [])
+    for (start, error), after in zip(checks, counts[1:], strict=False):
+        assert start + 1 + solver._next_check(error, limit) == after
+    if checks and n == cap and counts[-1] < cap:
+        assert counts[-1] + solver._next_check(checks[-1][1], limit) > cap
+
+
+# --- the same pair, the same bits ---
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data(), st.integers(0, 99))
+def test_a_pairs_bits_do_not_depend_on_its_neighbours(data: st.DataObject, seed: int) -> None:
+    gray = noise_clip(seed, 6, 33, 47)
+    engine = Cpu(n_iterations=20, threads=data.draw(st.integers(1, 3)))
+    whole = Cpu(n_iterations=20).compute(gray)
+    start = data.draw(st.integers(0, 4))
+    stop = data.draw(st.integers(start + 2, 6))
+    np.testing.assert_array_equal(engine.compute(gray[start:stop]), whole[start : stop - 1])
+
+
+def test_threads_share_out_a_long_clip_without_changing_a_bit() -> None:
+    gray = noise_clip(3, 24, 40, 52)
+    one = Cpu(n_iterations=30).compute(gray)
+    before = threading.active_count()
+    for n in (2, 3, 5):
+        np.testing.assert_array_equal(Cpu(n_iterations=30, threads=n).compute(gray), one)
+    assert threading.active_count() == before
+
+
+def test_processors_of_every_width_give_the_same_bits(
+    targets: dict[str, Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gray, flows = moving("all", 3, 72, 96), {}
+    for name, target in targets.items():
+        compiled = program(target)
+        monkeypatch.setattr(engine_module, "program", lambda _, compiled=compiled: compiled)
+        flows[name] = Cpu().compute(gray).tobytes()
+    assert len(set(flows.values())) == 1
+
+
+def test_engines_in_several_threads_do_not_disturb_each_other() -> None:
+    clips = [noise_clip(seed, 4, 30 + seed, 45) for seed in range(4)]
+    alone = [Cpu(n_iterations=40).compute(clip) for clip in clips]
+    found: dict[int, F32] = {}
+
+    def work(number: int) -> None:
+        engine = Cpu(n_iterations=40)
+        found[number] = [engine.compute(clips[number]) for _ in range(5)][-1]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, flow in enumerate(alone):
+        np.testing.assert_array_equal(found[number], flow)
+
+
+# --- known motion ---
+
+
+def sinus_pair(height: int, width: int, amplitude_px: float) -> tuple[U8, F32]:
+    """Frame 1 shows frame 0 moved along a wave; the flow u solves u(x) = wave(x + u(x))."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+
+    def wave(at: np.ndarray) -> np.ndarray:
+        return amplitude_px * np.sin(2 * np.pi * at / (width - 1))
+
+    u = np.zeros_like(x)
+    for _ in range(200):
+        u = wave(x + u)
+    texture = Texture(0)
+    gray = to_gray(np.stack([texture(x, y), texture(x - wave(x), y)]))
+    return gray, np.stack([u, np.zeros_like(u)]).astype(np.float32)
+
+
+def known_pair(name: str, height: int, width: int) -> tuple[U8, F32]:
+    if name == "sinus":
+        return sinus_pair(height, width, amplitude_px=4.5)
+    return moving(name, 2, height, width), MOTIONS[name].flow_T2HW(2, height, width)[0]
+
+
+def ends_inside(flow_2HW: F32, margin_px: float = 2) -> np.ndarray:
+    """bool [H, W]: the pixel's motion ends at least `margin_px` inside the frame."""
+    height, width = flow_2HW.shape[1:]
+    y, x = np.mgrid[:height, :width]
+    end_x, end_y = x + flow_2HW[0], y + flow_2HW[1]
+    in_x = (end_x >= margin_px) & (end_x <= width - 1 - margin_px)
+    return in_x & (end_y >= margin_px) & (end_y <= height - 1 - margin_px)
+
+
+@pytest.mark.parametrize("name", [*MOTIONS, "sinus"])
+def test_known_motion_is_found_at_least_as_well_as_by_opencvs_cpu_code(name: str) -> None:
+    gray, true = known_pair(name, 128, 160)
+    inside = ends_inside(true)
+    own, opencv = (epe(e.compute(gray)[0], true)[inside].mean() for e in (Cpu(), OpenCVCpu()))
+    assert own <= opencv
+    assert own < 0.1
+
+
+# --- input ---
+
+
+def test_identical_frames_do_not_move_at_all() -> None:
+    frame = noise_clip(0, 1, 61, 83)
+    for rule in ("cuda", "every"):
+        assert not Cpu(stop_rule=rule).compute(np.concatenate([frame, frame])).any()
+
+
+@pytest.mark.parametrize(("value_0", "value_1"), [(0, 255), (255, 0), (128, 129)])
+def test_flat_frames_of_different_brightness_do_not_move(value_0: int, value_1: int) -> None:
+    gray = np.stack([np.full((40, 50), v, np.uint8) for v in (value_0, value_1)])
+    assert not Cpu().compute(gray).any()
+
+
+@pytest.mark.parametrize("size_HW", [(16, 16), (17, 31), (3, 3), (3, 500), (500, 3), (16, 4096)])
+def test_odd_and_narrow_frames_are_solved(size_HW: tuple[int, int]) -> None:
+    gray = noise_clip(1, 2, *size_HW)
+    flow = Cpu(n_iterations=10).compute(gray)
+    assert flow.shape == (1, 2, *size_HW)
+    assert np.isfinite(flow).all()
+
+
+def test_the_last_corner_of_a_4k_pair_is_solved_as_the_reference_does() -> None:
+    """One level and few iterations reach few pixels, so a corner can be solved by itself."""
+    texture = noise_clip(2, 1, 2170, 4106)[0]
+    gray = np.stack([texture[5:-5, 5:-5], texture[4:-6, 3:-7]])
+    params = {"n_scales": 1, "n_warps": 1, "n_iterations": 2}
+    flow = Cpu(**params).compute(gray)[0]
+    want = Reference(**params).compute(gray[:, -60:, -60:])[0]
+    assert flow.shape == (2, 2160, 4096)
+    assert epe(flow[:, -40:, -40:], want[:, -40:, -40:]).max() < 1e-3
+
+
+def test_parameters_that_diverge_are_an_error_that_names_them() -> None:
+    with pytest.raises(FlowprepError, match=r"theta = .*not finite") as refused:
+        Cpu(theta=1e39).compute(noise_clip(0, 2, 40, 50))
+    assert "0.3" in refused.value.hint
+
+
+@pytest.mark.parametrize("wrong", ["Every", "", 1, None])
+def test_an_unknown_stop_rule_is_refused(wrong: Any) -> None:
+    with pytest.raises(FlowprepError, match="stop_rule"):
+        Cpu(stop_rule=wrong)
+
+
+def test_a_pair_of_different_sizes_is_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        Cpu().solve(np.zeros((20, 20), np.uint8), np.zeros((20, 21), np.uint8))
+
+
+def test_a_processor_without_fused_multiply_add_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = Target("core2", "+sse2,-fma")
+    if not Target("x", "").has_fma:  # 64-bit ARM has it always
+        monkeypatch.setattr(Target, "host", classmethod(lambda cls: old))
+        with pytest.raises(FlowprepError, match=r"fused multiply-add.*core2") as refused:
+            get_engine("cpu")
+        assert "opencv-cpu" in refused.value.hint
+
+
+def test_work_space_is_made_once_per_frame_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(engine_module, "Solver", lambda *args: made.append(args) or Solver(*args))
+    engine = Cpu(n_iterations=2, n_warps=1)
+    for clip in (noise_clip(0, 3, 20, 30), noise_clip(1, 2, 20, 30), noise_clip(2, 2, 31, 20)):
+        engine.compute(clip)
+    assert [args[0] for args in made] == [(20, 30), (31, 20)]
+
+
+def test_a_clips_pyramids_are_made_once_per_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = Solver._load
+    monkeypatch.setattr(
+        Solver, "_load", lambda self, f: loaded.append(f.tobytes()) or load(self, f)
+    )
+    gray = noise_clip(0, 5, 20, 30)
+    Cpu(n_iterations=2).compute(gray)
+    assert loaded == [frame.tobytes() for frame in gray]
+    assert all(a != b for a, b in pairwise(loaded))

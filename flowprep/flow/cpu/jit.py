@@ -59,7 +59,7 @@ class Program:
     def _callable(self, function: Function) -> Any:
         returns = _C_TYPES.get(function.returns)
         prototype = ctypes.CFUNCTYPE(returns, *(_C_TYPES[k] for k in function.parameters.values()))
-        call = prototype(self._engine.get_function_address(function.name))
+        call: Any = prototype(self._engine.get_function_address(function.name))
         call.keeps = self._engine  # the machine code, also when the Program has gone
         return call
 

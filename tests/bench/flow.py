@@ -22,9 +22,18 @@ from flow_pairs import SIZES, Pair, frames, load_list
 from skimage.registration import optical_flow_tvl1
 
 from flowprep.flow.base import get_engine
+from flowprep.flow.cpu.jit import Program
+from flowprep.flow.cpu.layout import aligned_zeros
+from flowprep.flow.cpu.simd import F32, I64, LANES, PTR, Function, Variable
 from flowprep.flow.reference_steps import level_sizes_HW
 
 ROUNDS = 2
+PER_BLOCK = {"fma": 24, "sqrt": 2, "div": 1}
+"""What the sweep does to 16 pixels on the ports of multiplication; each kind's own time is probed.
+
+Two ports multiply, and roots and divisions keep one of them busy, so no less than
+(fma + (sqrt + div) / 2) is possible; additions have ports of their own.
+"""
 OWN = {"cpu": {}, "cpu every": {"stop_rule": "every"}}
 PEERS = ("opencv-cpu", "skimage")
 
@@ -80,6 +89,34 @@ class Own:
 def pixel_iterations(size_HW: tuple[int, ...], counts_LW: np.ndarray) -> int:
     sizes = level_sizes_HW(*size_HW, n_scales=len(counts_LW), scale_step=0.8)
     return sum(h * w * int(n.sum()) for (h, w), n in zip(sizes, counts_LW, strict=True))
+
+
+def port_limit_ns() -> float:
+    """ns per pixel-iteration that the ports of this core allow, from probes of their speed."""
+    ns = {kind: _probe_ns(kind) for kind in PER_BLOCK}
+    per_block = {kind: n * ns[kind] for kind, n in PER_BLOCK.items()}
+    return (per_block["fma"] + (per_block["sqrt"] + per_block["div"]) / 2) / LANES
+
+
+def _probe_ns(kind: str, rounds: int = 2_000_000, chains: int = 8) -> float:
+    """Time of one vector operation among independent ones."""
+    f = Function("probe", {"n": I64, "out": PTR})
+    factor = f.splat(f.convert("sitofp", f["n"], F32)) / (2.0 * rounds)  # 0.5, unknown to LLVM
+    values = [Variable(f, factor * (1.0 + 0.1 * n)) for n in range(chains)]
+    step = {
+        "fma": lambda v: f.fma(v, factor, factor),
+        "sqrt": lambda v: f.sqrt(v + factor),
+        "div": lambda v: factor / (v + factor),
+    }[kind]
+    with f.loop(f["n"]):
+        for value in values:
+            value.value = step(value.value)
+    for value in values:
+        f.store(value.value, f["out"])
+    f.give_back()
+    out, program = aligned_zeros(LANES), Program([f])
+    best = min(seconds(lambda: program.probe(rounds, out.ctypes.data)) for _ in range(7))
+    return 1e9 * best / rounds / chains
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -153,8 +190,11 @@ def main() -> None:
         chosen = [row for row, pair in zip(rows, pairs, strict=True) if pair.moves == moves]
         tables[kind] = summary(chosen)
         print(f"\n{len(chosen)} pairs, {kind}, {given.size}\n{machine.markdown(tables[kind])}")
+    limit = port_limit_ns()
+    print(f"\nports of this core: {limit:.3f} ns per pixel-iteration at best")
     if not given.pairs:
-        machine.save(f"flow_speed_{given.size}", {"summary": tables, "pairs": rows})
+        found = {"port_limit_ns": limit, "summary": tables, "pairs": rows}
+        print(machine.save(f"flow_speed_{given.size}", found))
 
 
 if __name__ == "__main__":

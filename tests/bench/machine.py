@@ -13,7 +13,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SHARED_VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
-LIBRARIES = ("av", "numpy", "opencv-contrib-python-headless", "ray", "webdataset")
+LIBRARIES = ("av", "llvmlite", "numpy", "opencv-contrib-python-headless", "ray", "webdataset")
 
 
 def describe() -> dict[str, Any]:

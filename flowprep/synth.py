@@ -97,6 +97,27 @@ def render(motion: Motion, n_frames: int, height: int, width: int, seed: int = 0
     return frames
 
 
+def render_wave(
+    height: int, width: int, amplitude_px: float = 4.5, seed: int = 0
+) -> tuple[U8, F32]:
+    """Two frames, uint8 [2, H, W, 3], and their exact flow, float32 [2, H, W].
+
+    Frame 1 at x shows frame 0 at x - wave(x), a sine over the width, after scikit-image's test of
+    TV-L1. So the flow u solves u(x) = wave(x + u(x)); iterating that contracts.
+    """
+    x, y = _grid(height, width)
+
+    def wave(at: F64) -> F64:
+        return amplitude_px * np.sin(2 * np.pi * at / (width - 1))
+
+    u = np.zeros_like(x)
+    for _ in range(200):
+        u = wave(x + u)
+    texture = Texture(seed)
+    frames = np.stack([texture(x, y), texture(x - wave(x), y)])
+    return frames, np.stack([u, np.zeros_like(u)]).astype(np.float32)
+
+
 def write_video(
     path: str | Path,
     rgb_THW3: U8,

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowprep.synth import Motion, render, write_video
+from flowprep.synth import Motion, render, render_wave, write_video
 
 ODD = Motion(dx_px=1.2, dy_px=-0.6, rotate_deg=1.5, zoom=1.01)
 HEIGHT, WIDTH = 60, 81
@@ -39,6 +39,16 @@ def test_flow_grows_with_acceleration_and_shears_along_x() -> None:
     sheared = Motion(shear=0.1).flow_T2HW(2, 21, 9)[0]
     np.testing.assert_allclose(sheared[0, :, 4], 0.1 * (np.arange(21) - 10), atol=1e-6)
     np.testing.assert_allclose(sheared[1], 0, atol=1e-6)
+
+
+def test_a_wave_moves_frame_0_onto_frame_1() -> None:
+    frames, flow = render_wave(HEIGHT, WIDTH, amplitude_px=4.5)
+    before, after = luma(frames)
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    back = cv2.remap(after, x + flow[0], y, cv2.INTER_CUBIC)
+    assert np.abs(back - before)[:, 6:-6].mean() < 1.5
+    assert np.abs(flow[0]).max() == pytest.approx(4.5, abs=0.01)
+    assert not flow[1].any()
 
 
 @pytest.mark.parametrize(

@@ -87,17 +87,24 @@ def _specs(
     cpus: int,
     devices: list[int | None],
 ) -> list[WorkerSpec]:
-    """CPU engines: a worker per core. GPU engines: some per device, which share the cores."""
+    """CPU engines: a worker per core. GPU engines: some per device, which share the cores.
+
+    With fewer jobs than cores of this machine, the cores that are left go to the workers as
+    threads. A cluster's do not: they may lie on another node.
+    """
     if not devices:
         raise FlowprepError(
             f"engine {settings.engine!r} needs a GPU and none is here", "see flowprep engines"
         )
     on_gpu = devices != [None]
     wanted = resources.workers or (len(devices) * resources.workers_per_gpu if on_gpu else cpus)
-    threads = max(1, cpus // wanted) if on_gpu else 1
+    n_workers = max(1, min(wanted, n_jobs))
+    may_spare = not resources.workers and not resources.ray_address
+    sharers = wanted if on_gpu else n_workers if may_spare else cpus
+    threads = max(1, cpus // sharers)
     return [
         WorkerSpec(settings=settings, device=devices[i % len(devices)], threads=threads)
-        for i in range(max(1, min(wanted, n_jobs)))
+        for i in range(n_workers)
     ]
 
 

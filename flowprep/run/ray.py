@@ -69,11 +69,12 @@ def connect(address: str | None, n_cpus: int | None) -> None:
 
 
 class RayPool:
-    """One actor per spec, each with a CPU and, for GPU engines, its share of a GPU."""
+    """One actor per spec: with its threads as CPUs, or with a CPU and its share of a GPU."""
 
     def __init__(self, specs: list[WorkerSpec], gpu_share: float = 0.0) -> None:
         self._specs = specs
-        self._actor_class = ray.remote(num_cpus=1, num_gpus=gpu_share, max_restarts=0)(_Actor)
+        n_cpus = 1 if gpu_share else max(spec.threads for spec in specs)
+        self._actor_class = ray.remote(num_cpus=n_cpus, num_gpus=gpu_share, max_restarts=0)(_Actor)
         mailbox = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
         self._mailbox = mailbox.remote()
         self._actors = [self._start(number) for number in range(len(specs))]

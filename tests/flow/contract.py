@@ -15,7 +15,7 @@ import pytest
 from flowprep.errors import FlowprepError
 from flowprep.flow.base import Engine, TVL1Params, stream
 from flowprep.records import F32, U8
-from flowprep.synth import Motion, Texture, render
+from flowprep.synth import Motion, render, render_wave
 
 BORDER_PX = 8  # flow that leaves the frame is not judged
 
@@ -155,8 +155,8 @@ def check_turn_and_zoom(case: Case) -> None:
 
 def check_sinusoid(case: Case) -> None:
     """After scikit-image's test: a wave of displacement 4.5 px high, bar 0.5 px mean |error|."""
-    gray, true_2HW = sinusoid_pair(72, 96, amplitude_px=4.5)
-    error = np.abs(case.make().compute(gray)[0] - true_2HW).mean()
+    rgb, true_2HW = render_wave(72, 96, amplitude_px=4.5)
+    error = np.abs(case.make().compute(to_gray(rgb))[0] - true_2HW).mean()
     assert error < 0.5, f"mean |error| {error:.3f} px"
 
 
@@ -189,24 +189,6 @@ def check_engine(
     case = Case(make=make_engine, is_tvl1=is_tvl1, interior_epe_px=interior_epe_px)
     for check in (CHECKS | TVL1_CHECKS if is_tvl1 else CHECKS).values():
         check(case)
-
-
-def sinusoid_pair(height: int, width: int, amplitude_px: float, seed: int = 0) -> tuple[U8, F32]:
-    """Two frames and the exact flow: frame 1 at x shows frame 0 at x - wave(x).
-
-    The forward flow u solves u(x) = wave(x + u(x)), found by iterating a contraction.
-    """
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-
-    def wave(at: np.ndarray) -> np.ndarray:
-        return amplitude_px * np.sin(2 * np.pi * at / (width - 1))
-
-    u = np.zeros_like(x)
-    for _ in range(200):
-        u = wave(x + u)
-    texture = Texture(seed)
-    gray = to_gray(np.stack([texture(x, y), texture(x - wave(x), y)]))
-    return gray, np.stack([u, np.zeros_like(u)]).astype(np.float32)
 
 
 def assert_interior_epe(case: Case, motion: Motion, height: int, width: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from flowprep.flow.pairwise import PairEngine, check_gray, check_threads, tvl1_p
 from flowprep.records import F32, U8
 
 STOP_RULES = ("cuda", "every")
-PAIRS_PER_TURN = 4
-"""What a thread takes at once; the pyramid of a turn's first frame is made once more."""
+MOST_PAIRS_PER_TURN = 4
+TURNS_PER_THREAD = 4
+"""Threads take turns of a few pairs. Longer ones make fewer pyramids twice, shorter ones end
+together."""
 
 
 class Cpu(PairEngine):
@@ -83,17 +85,23 @@ def _solve_into(flow_T2HW: F32, solver: Solver, gray_THW: U8) -> None:
 
 
 def _share_out(flow_T2HW: F32, solvers: list[Solver], gray_THW: U8) -> None:
-    """Every thread takes turns of a few pairs until none is left."""
-    turns = deque(range(0, len(flow_T2HW), PAIRS_PER_TURN))
+    """A thread per solver; each takes turns of a few pairs until none is left."""
+    n_pairs = len(flow_T2HW)
+    per_turn = n_pairs // (TURNS_PER_THREAD * len(solvers))
+    per_turn = max(1, min(MOST_PAIRS_PER_TURN, per_turn))
+    idle: SimpleQueue[Solver] = SimpleQueue()
+    for solver in solvers:
+        idle.put(solver)
 
-    def take_turns(solver: Solver) -> None:
-        while turns:
-            start = turns.popleft()
-            stop = min(start + PAIRS_PER_TURN, len(flow_T2HW))
+    def take_turn(start: int) -> None:
+        stop, solver = min(start + per_turn, n_pairs), idle.get()
+        try:
             _solve_into(flow_T2HW[start:stop], solver, gray_THW[start : stop + 1])
+        finally:
+            idle.put(solver)
 
     with ThreadPoolExecutor(len(solvers)) as pool:
-        list(pool.map(take_turns, solvers))
+        list(pool.map(take_turn, range(0, n_pairs, per_turn)))
 
 
 @cache

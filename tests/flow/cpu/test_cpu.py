@@ -31,7 +31,7 @@ from flowprep.flow.reference import (
     solve,
 )
 from flowprep.records import F32, U8
-from flowprep.synth import Motion, Texture, render
+from flowprep.synth import Motion, render, render_wave
 
 MOTIONS = {
     "translation": Motion(dx_px=1.3, dy_px=-0.7),
@@ -195,24 +195,10 @@ def test_engines_in_several_threads_do_not_disturb_each_other() -> None:
 # --- known motion ---
 
 
-def sinus_pair(height: int, width: int, amplitude_px: float) -> tuple[U8, F32]:
-    """Frame 1 shows frame 0 moved along a wave; the flow u solves u(x) = wave(x + u(x))."""
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-
-    def wave(at: np.ndarray) -> np.ndarray:
-        return amplitude_px * np.sin(2 * np.pi * at / (width - 1))
-
-    u = np.zeros_like(x)
-    for _ in range(200):
-        u = wave(x + u)
-    texture = Texture(0)
-    gray = to_gray(np.stack([texture(x, y), texture(x - wave(x), y)]))
-    return gray, np.stack([u, np.zeros_like(u)]).astype(np.float32)
-
-
 def known_pair(name: str, height: int, width: int) -> tuple[U8, F32]:
-    if name == "sinus":
-        return sinus_pair(height, width, amplitude_px=4.5)
+    if name == "wave":
+        rgb, flow = render_wave(height, width)
+        return to_gray(rgb), flow
     return moving(name, 2, height, width), MOTIONS[name].flow_T2HW(2, height, width)[0]
 
 
@@ -225,7 +211,7 @@ def ends_inside(flow_2HW: F32, margin_px: float = 2) -> np.ndarray:
     return in_x & (end_y >= margin_px) & (end_y <= height - 1 - margin_px)
 
 
-@pytest.mark.parametrize("name", [*MOTIONS, "sinus"])
+@pytest.mark.parametrize("name", [*MOTIONS, "wave"])
 def test_known_motion_is_found_at_least_as_well_as_by_opencvs_cpu_code(name: str) -> None:
     gray, true = known_pair(name, 128, 160)
     inside = ends_inside(true)

@@ -1,0 +1,32 @@
+"""How many workers and threads a run gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowprep.config import Settings
+from flowprep.run.executors import Resources, _specs
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "cpus", "resources", "n_workers", "threads"),
+    [
+        (100, 8, Resources(), 8, 1),
+        (3, 8, Resources(), 3, 2),
+        (1, 8, Resources(), 1, 8),
+        (0, 8, Resources(), 1, 8),
+        (1, 8, Resources(workers=1), 1, 1),
+        (3, 8, Resources(workers=4), 3, 1),
+        (3, 64, Resources(ray_address="auto"), 3, 1),
+    ],
+)
+def test_cores_that_no_job_needs_become_threads(
+    n_jobs: int, cpus: int, resources: Resources, n_workers: int, threads: int
+) -> None:
+    specs = _specs(resources, Settings(engine="cpu"), n_jobs, cpus, [None])
+    assert [spec.threads for spec in specs] == [threads] * n_workers
+
+
+def test_workers_of_a_gpu_share_all_cores() -> None:
+    specs = _specs(Resources(workers_per_gpu=2), Settings(engine="opencv-cuda"), 9, 16, [0, 1])
+    assert [(spec.device, spec.threads) for spec in specs] == [(0, 4), (1, 4), (0, 4), (1, 4)]

@@ -30,10 +30,16 @@ check: .venv/installed ## lint, format, types
 	$(RUN)mypy
 
 bench: .venv/installed ## the measured tables, under tests/bench/results/ (sample videos beside the checkout)
+	$(RUN)python -m pip install --quiet -c constraints.txt -e '.[dev,bench]'
 	$(RUN)python tests/bench/stages.py
 	$(RUN)python tests/bench/memory.py
 	$(RUN)python tests/bench/efficiency.py
 	$(RUN)python tests/bench/codecs.py --videos ../shared/videos
+	$(RUN)python tests/bench/flow.py
+	$(RUN)python tests/bench/flow.py --size native
+	$(RUN)python tests/bench/flow_accuracy.py
+	$(RUN)python tests/bench/flow_accuracy.py --size native
+	$(RUN)python tests/bench/flow_motion.py
 
 clean: ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

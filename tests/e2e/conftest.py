@@ -57,9 +57,7 @@ def motion_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for take in range(2):
             frames = render(motion, 5, 96, 128, seed=10 * number + take)
             write_video(folder / "videos" / name / f"{take}.mp4", frames, 25, crf=4)
-    return run_extract(
-        folder / "videos", folder / "shards", "--size", "native", "--engine", "opencv-cpu"
-    )
+    return run_extract(folder / "videos", folder / "shards", "--size", "native", "--engine", "cpu")
 
 
 @pytest.fixture(scope="session")

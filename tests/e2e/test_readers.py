@@ -177,7 +177,7 @@ def test_jpeg_members_open_as_zip(tmp_path: Path, shared_videos: list[Path], ext
 
 def test_int16_flow_is_finer(tmp_path: Path, motion_shards: Path, extract: Any) -> None:
     videos = motion_shards.parent / "videos" / "turn"
-    options = ["--size", "native", "--engine", "opencv-cpu", "--labels", "none"]
+    options = ["--size", "native", "--engine", "cpu", "--labels", "none"]
     out = extract(
         videos, tmp_path / "o", *options, "--flow-map", "int16", "--flow-codec", "ffv1-flow16"
     )

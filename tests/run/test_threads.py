@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from flowprep.config import Settings
@@ -30,3 +34,19 @@ def test_cores_that_no_job_needs_become_threads(
 def test_workers_of_a_gpu_share_all_cores() -> None:
     specs = _specs(Resources(workers_per_gpu=2), Settings(engine="opencv-cuda"), 9, 16, [0, 1])
     assert [(spec.device, spec.threads) for spec in specs] == [(0, 4), (1, 4), (0, 4), (1, 4)]
+
+
+def test_threads_change_no_byte_of_a_shard(
+    tmp_path: Path, make_video: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "videos" / "a.mp4", n_frames=24)
+    digests = []
+    for cpus in (1, 3):
+        monkeypatch.setattr(Resources, "cpus", cpus)
+        out = tmp_path / f"out-{cpus}"
+        options = ("--executor", "local", "--engine", "cpu", "--size", "native")
+        done = cli("extract", "--src", tmp_path / "videos", "--out", out, *options)
+        assert done.exit_code == 0, done.output
+        (tar,) = out.glob("*.tar")
+        digests.append(hashlib.sha256(tar.read_bytes()).hexdigest())
+    assert digests[0] == digests[1]

@@ -1,10 +1,11 @@
-"""How much of an engine's own speed a whole extraction keeps, on all cores.
+"""How much of an engine's own speed a whole extraction keeps, on all cores, and how it scales.
 
-    python tests/bench/efficiency.py [--engine opencv-cpu] [--executor local]
+    python tests/bench/efficiency.py [--engine cpu] [--executor local] [--copies 10]
 
-The engine alone computes the pairs of the same clips from frames in memory, a process per core,
-before and after the extraction, and the faster of the two runs counts. The extraction's time is
-from the first to the last moment of its shards, the start of its workers included.
+The engine alone computes the pairs of the same clips from frames in memory, first in one process,
+then in a process per core, before and after the extraction; the faster run of each counts. The
+extraction's time is from the first to the last moment of its shards, the start of its workers
+included; it works on `copies` of the video, so that a fast engine has something to do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,26 +32,30 @@ from flowprep.flow.base import get_engine
 
 VIDEO = "arm_wrestling.mp4"
 CLIP_S = 0.5
-N_CLIPS = 8
+N_CLIPS = 20
 FPS = 25
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", default="opencv-cpu")
+    parser.add_argument("--engine", default="cpu")
     parser.add_argument("--executor", default="local")
+    parser.add_argument("--copies", type=int, default=10)
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    alone = [engine_rate(options.engine, cores)]
+    single, alone = [engine_rate(options.engine, 1)], [engine_rate(options.engine, cores)]
     with tempfile.TemporaryDirectory() as folder:
-        run = extract_rate(Path(folder), options.engine, options.executor)
+        run = extract_rate(Path(folder), options.engine, options.executor, options.copies)
+    single.append(engine_rate(options.engine, 1))
     alone.append(engine_rate(options.engine, cores))
     own = max(alone)
     row = {
         "engine": options.engine,
         "executor": options.executor,
         "cores": cores,
-        "engine alone, flows/s": f"{alone[0]:.3f}, {alone[1]:.3f}",
+        "one process, flows/s": f"{single[0]:.3f}, {single[1]:.3f}",
+        "a process per core": f"{alone[0]:.3f}, {alone[1]:.3f}",
+        "all cores / one": round(own / max(single), 3),
         "extract, flows/s": run["flows_per_s"],
         "flows": run["flows"],
         "extract / faster engine run": round(run["flows_per_s"] / own, 3),
@@ -58,11 +64,12 @@ def main() -> None:
     print(machine.save(f"efficiency_{options.engine}_{options.executor}", [row]))
 
 
-def extract_rate(folder: Path, engine: str, executor: str) -> dict[str, Any]:
+def extract_rate(folder: Path, engine: str, executor: str, copies: int) -> dict[str, Any]:
     """The run's part of the summary that `extract --log-json` ends with."""
-    rows = [
-        f"{machine.SHARED_VIDEOS / VIDEO},{i * CLIP_S},{(i + 1) * CLIP_S}" for i in range(N_CLIPS)
-    ]
+    videos = [folder / f"{number}.mp4" for number in range(copies)]
+    for video in videos:
+        shutil.copy(machine.SHARED_VIDEOS / VIDEO, video)
+    rows = [f"{v},{i * CLIP_S},{(i + 1) * CLIP_S}" for v in videos for i in range(N_CLIPS)]
     (folder / "list.csv").write_text("path,start_s,end_s\n" + "\n".join(rows) + "\n")
     command = [sys.executable, "-m", "flowprep", "extract", "--src", str(folder / "list.csv")]
     command += ["--out", str(folder / "out"), "--engine", engine, "--executor", executor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from flowprep.errors import FlowprepError
 from flowprep.flow.cpu.jit import Program, Target, compiler
 from flowprep.flow.cpu.resample import resample
-from flowprep.flow.cpu.solver import Solution, Solver
+from flowprep.flow.cpu.solver import Solver
 from flowprep.flow.cpu.sweep import sweep
 from flowprep.flow.cpu.warp import linearise, taps
 from flowprep.flow.pairwise import PairEngine, check_gray, check_threads, tvl1_params
@@ -23,6 +24,12 @@ MOST_PAIRS_PER_TURN = 4
 TURNS_PER_THREAD = 4
 """Threads take turns of a few pairs. Longer ones make fewer pyramids twice, shorter ones end
 together."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    flow_2HW: F32
+    counts_LW: np.ndarray  # int [levels, warps]: iterations; row 0 is the full size
 
 
 class Cpu(PairEngine):
@@ -57,7 +64,7 @@ class Cpu(PairEngine):
         flow_T2HW = np.empty((n_frames - 1, 2, height, width), np.float32)
         solvers = self._solvers_for((height, width))
         if len(solvers) == 1:
-            _solve_into(flow_T2HW, solvers[0], gray_THW)
+            solvers[0].solve(gray_THW, flow_T2HW)
         else:
             _share_out(flow_T2HW, solvers, gray_THW)
         return flow_T2HW
@@ -66,7 +73,9 @@ class Cpu(PairEngine):
         """The flow of one pair, and the iterations it took."""
         gray_THW = np.stack([frame_0, frame_1])
         check_gray(gray_THW)
-        return next(self._solvers_for(frame_0.shape)[0].solve(gray_THW))
+        flow_T2HW = np.empty((1, 2, *frame_0.shape), np.float32)
+        (counts_LW,) = self._solvers_for(frame_0.shape)[0].solve(gray_THW, flow_T2HW)
+        return Solution(flow_T2HW[0], counts_LW)
 
     def _solvers_for(self, size_HW: tuple[int, int]) -> list[Solver]:
         """One per thread; their work space is made once per frame size."""
@@ -77,11 +86,6 @@ class Cpu(PairEngine):
                 for _ in range(self._n_threads)
             ]
         return self._solvers
-
-
-def _solve_into(flow_T2HW: F32, solver: Solver, gray_THW: U8) -> None:
-    for flow_2HW, solution in zip(flow_T2HW, solver.solve(gray_THW), strict=True):
-        flow_2HW[...] = solution.flow_2HW
 
 
 def _share_out(flow_T2HW: F32, solvers: list[Solver], gray_THW: U8) -> None:
@@ -96,7 +100,7 @@ def _share_out(flow_T2HW: F32, solvers: list[Solver], gray_THW: U8) -> None:
     def take_turn(start: int) -> None:
         stop, solver = min(start + per_turn, n_pairs), idle.get()
         try:
-            _solve_into(flow_T2HW[start:stop], solver, gray_THW[start : stop + 1])
+            solver.solve(gray_THW[start : stop + 1], flow_T2HW[start:stop])
         finally:
             idle.put(solver)
 

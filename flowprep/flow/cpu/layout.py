@@ -5,6 +5,7 @@ All of it is float32 and starts at multiples of 64 bytes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +28,11 @@ def n_blocks(width: int) -> int:
     return -(-width // LANES)
 
 
-def aligned_zeros(n_floats: int) -> F32:
-    raw = np.zeros(4 * n_floats + VECTOR_BYTES, np.uint8)
+def aligned_zeros(*shape: int) -> F32:
+    n_bytes = 4 * math.prod(shape)
+    raw = np.zeros(n_bytes + VECTOR_BYTES, np.uint8)
     start = -raw.ctypes.data % VECTOR_BYTES
-    return raw[start : start + 4 * n_floats].view(np.float32)
+    return raw[start : start + n_bytes].view(np.float32).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,9 @@ class State:
     and the lanes beyond the width.
     """
 
-    def __init__(self, memory: F32, height: int, width: int) -> None:
-        shape = self.shape(height, width)
-        self.rows = memory[: int(np.prod(shape))].reshape(shape)
+    def __init__(self, height: int, width: int) -> None:
+        self.rows = aligned_zeros(height + 2, 1 + n_blocks(width), len(FIELDS), LANES)
         self.height, self.width = height, width
-
-    @staticmethod
-    def shape(height: int, width: int) -> tuple[int, ...]:
-        return height + 2, 1 + n_blocks(width), len(FIELDS), LANES
 
     @property
     def origin(self) -> Grid:
@@ -67,10 +64,18 @@ class State:
         first = self.rows[1, 1, FIELDS.index(field)]
         return Grid(first.ctypes.data, self.rows.strides[0], BLOCK_BYTES)
 
-    def field(self, name: str) -> F32:
-        """[H, W]"""
+    def clear_from(self, field: str) -> None:
+        """Zero that field and those after it."""
+        self.rows[1:-1, 1:, FIELDS.index(field) :] = 0
+
+    def copy_field(self, name: str, out_HW: F32) -> None:
+        """To an array whose rows are contiguous."""
         blocks = self.rows[1:-1, 1:, FIELDS.index(name)]
-        return blocks.reshape(self.height, -1)[:, : self.width]
+        n_whole, rest = divmod(self.width, LANES)
+        whole = out_HW[:, : n_whole * LANES].reshape(self.height, n_whole, LANES)
+        whole[...] = blocks[:, :n_whole]
+        if rest:
+            out_HW[:, n_whole * LANES :] = blocks[:, n_whole, :rest]
 
 
 class Plane:
@@ -78,7 +83,7 @@ class Plane:
 
     def __init__(self, height: int, width: int) -> None:
         rows, columns = height + 2 * PLANE_BORDER, LANES * (n_blocks(width) + 2)
-        self._padded = aligned_zeros(rows * columns).reshape(rows, columns)
+        self._padded = aligned_zeros(rows, columns)
         self.image = self._padded[PLANE_BORDER:-PLANE_BORDER, LANES : LANES + width]
         self.grid = Grid(self.image.ctypes.data, self._padded.strides[0], VECTOR_BYTES)
 
@@ -94,16 +99,12 @@ class Taps:
     64 bytes in a row. The border of three pixels repeats the edge.
     """
 
-    def __init__(self, memory: F32, height: int, width: int) -> None:
-        shape = self.shape(height, width)
-        self._padded = memory[: int(np.prod(shape))].reshape(shape)
+    def __init__(self, height: int, width: int) -> None:
+        columns = LANES * n_blocks(width) + 2 * TAP_BORDER
+        self._padded = aligned_zeros(height + 2 * TAP_BORDER, columns, 4)
         self.width = width
         first = self._padded[TAP_BORDER, TAP_BORDER]
         self.grid = Grid(first.ctypes.data, self._padded.strides[0], LANES * TAP_BYTES)
-
-    @staticmethod
-    def shape(height: int, width: int) -> tuple[int, ...]:
-        return height + 2 * TAP_BORDER, LANES * n_blocks(width) + 2 * TAP_BORDER, 4
 
     def repeat_edges(self) -> None:
         _repeat_edges(self._padded[:, : self.width + 2 * TAP_BORDER], TAP_BORDER)

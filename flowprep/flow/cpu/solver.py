@@ -7,8 +7,6 @@ over pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 
 from flowprep.errors import FlowprepError
 from flowprep.flow.base import TVL1Params
-from flowprep.flow.cpu.layout import BLOCK_BYTES, Plane, State, Taps, aligned_zeros, n_blocks
+from flowprep.flow.cpu.layout import BLOCK_BYTES, Plane, State, Taps, n_blocks
 from flowprep.flow.cpu.resample import Resizer
 from flowprep.flow.cpu.simd import VECTOR_BYTES
 from flowprep.flow.reference_steps import level_sizes_HW
@@ -28,12 +26,6 @@ LONGEST_WAVE = 16
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Solution:
-    flow_2HW: F32
-    counts_LW: np.ndarray  # int [levels, warps]: iterations; row 0 is the full size
-
-
 class Solver:
     """Steps and work space for frames of one size; for one thread at a time."""
 
@@ -41,24 +33,27 @@ class Solver:
         self._params, self._stop_rule, self._program = params, stop_rule, program
         sizes = level_sizes_HW(*size_HW, params.n_scales, params.scale_step)
         self._frames = [[Plane(*size) for size in sizes] for _ in range(2)]
-        state_memory = [aligned_zeros(math.prod(State.shape(*size))) for size in sizes[:2]]
-        taps_memory = aligned_zeros(math.prod(Taps.shape(*size_HW)))
-        self._states = [State(state_memory[n % 2], *size) for n, size in enumerate(sizes)]
-        self._taps = [Taps(taps_memory, *size) for size in sizes]
+        self._states = [State(*size) for size in sizes]
+        self._taps = [Taps(*size) for size in sizes]
         self._shrink = [self._image_resizer(*pair) for pair in pairwise(sizes)]
         self._enlarge = [self._flow_resizer(*pair) for pair in pairwise(sizes)]
 
-    def solve(self, gray_THW: U8) -> Iterator[Solution]:
-        """One per pair of successive frames, uint8 [T, H, W] with T >= 1.
+    def solve(self, gray_THW: U8, flow_T2HW: F32) -> list[np.ndarray]:
+        """Flow of each pair of successive frames, uint8 [T, H, W] with T >= 1, into `flow_T2HW`.
 
-        A frame's pyramid is made once, for the pair that it ends and the one that it starts.
+        Returns the iterations of each, int [levels, warps]; row 0 is the full size. A frame's
+        pyramid is made once, for the pair that it ends and the one that it starts.
         """
         self._load(gray_THW[0])
-        for frame in gray_THW[1:]:
-            self._frames.reverse()
-            self._load(frame)
-            counts = [self._solve_level(n) for n in reversed(range(len(self._states)))]
-            yield Solution(self._flow(), np.array(counts[::-1]))
+        return [self._solve_next(*pair) for pair in zip(gray_THW[1:], flow_T2HW, strict=True)]
+
+    def _solve_next(self, frame: U8, flow_2HW: F32) -> np.ndarray:
+        self._frames.reverse()
+        self._load(frame)
+        counts = [self._solve_level(n) for n in reversed(range(len(self._states)))]
+        for name, out_HW in zip(("u", "v"), flow_2HW, strict=True):
+            self._states[0].copy_field(name, out_HW)
+        return np.array(counts[::-1])
 
     # --- frames ---
 
@@ -83,8 +78,9 @@ class Solver:
 
     def _solve_level(self, level: int) -> list[int]:
         """All warps, p going from one to the next; returns the iterations of each."""
-        self._states[level].rows[...] = 0
-        if level + 1 < len(self._states):
+        is_coarsest = level + 1 == len(self._states)
+        self._states[level].clear_from("u" if is_coarsest else "p11")
+        if not is_coarsest:
             self._take_flow_from(level + 1)
         self._lay_out_taps(level)
         counts = []
@@ -161,9 +157,6 @@ class Solver:
         if not math.isfinite(error):
             raise _diverged(params)
         return error
-
-    def _flow(self) -> F32:
-        return np.stack([self._states[0].field(name) for name in ("u", "v")])
 
 
 def _diverged(params: TVL1Params) -> FlowprepError:

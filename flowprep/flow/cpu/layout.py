@@ -55,10 +55,7 @@ class State:
     def __init__(self, height: int, width: int) -> None:
         self.rows = aligned_zeros(height + 2, 1 + n_blocks(width), len(FIELDS), LANES)
         self.height, self.width = height, width
-
-    @property
-    def origin(self) -> Grid:
-        return self.grid(FIELDS[0])
+        self.origin = self.grid(FIELDS[0])
 
     def grid(self, field: str) -> Grid:
         first = self.rows[1, 1, FIELDS.index(field)]

@@ -1,9 +1,9 @@
 """How much of an engine's own speed a whole extraction keeps, on all cores, and how it scales.
 
-    python tests/bench/efficiency.py [--engine cpu] [--executor local] [--copies 10]
+    python tests/bench/efficiency.py [--engine cpu] [--executor local] [--rounds 7] [--copies 8]
 
-The engine alone computes the pairs of the same clips from frames in memory, first in one process,
-then in a process per core, before and after the extraction; the faster run of each counts. The
+The engine alone computes pairs of the same video from frames in memory, in turns in one process
+and in one process per core, each on the same pairs; medians over the rounds count. The
 extraction's time is from the first to the last moment of its shards, the start of its workers
 included; it works on `copies` of the video, so that a fast engine has something to do.
 """
@@ -32,7 +32,7 @@ from flowprep.flow.base import get_engine
 
 VIDEO = "arm_wrestling.mp4"
 CLIP_S = 0.5
-N_CLIPS = 20
+N_CLIPS = 20  # all of the video
 FPS = 25
 
 
@@ -40,25 +40,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", default="cpu")
     parser.add_argument("--executor", default="local")
-    parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--copies", type=int, default=8)
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    single, alone = [engine_rate(options.engine, 1)], [engine_rate(options.engine, cores)]
+    one, every = engine_rates(options.engine, cores, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         run = extract_rate(Path(folder), options.engine, options.executor, options.copies)
-    single.append(engine_rate(options.engine, 1))
-    alone.append(engine_rate(options.engine, cores))
-    own = max(alone)
     row = {
         "engine": options.engine,
         "executor": options.executor,
         "cores": cores,
-        "one process, flows/s": f"{single[0]:.3f}, {single[1]:.3f}",
-        "a process per core": f"{alone[0]:.3f}, {alone[1]:.3f}",
-        "all cores / one": round(own / max(single), 3),
+        "one process, flows/s": round(float(np.median(one)), 2),
+        "a process per core": round(float(np.median(every)), 2),
+        "all cores / one": round(float(np.median(np.divide(every, one))), 3),
         "extract, flows/s": run["flows_per_s"],
         "flows": run["flows"],
-        "extract / faster engine run": round(run["flows_per_s"] / own, 3),
+        "extract / engine": round(run["flows_per_s"] / float(np.median(every)), 3),
     }
     print(machine.markdown([row]))
     print(machine.save(f"efficiency_{options.engine}_{options.executor}", [row]))
@@ -78,32 +76,39 @@ def extract_rate(folder: Path, engine: str, executor: str, copies: int) -> dict[
     return json.loads(done.stdout.splitlines()[-1])["run"]
 
 
-def engine_rate(engine: str, cores: int) -> float:
-    """Flows a second of the engine alone, a process per core, on the same frames."""
+def engine_rates(engine: str, cores: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Flows a second of one process and of one per core, in each round."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(cores + 1)
-    counts = context.Queue()
+    barrier, rates = context.Barrier(cores), context.Queue()
     processes = [
-        context.Process(target=_compute, args=(engine, part, cores, barrier, counts))
-        for part in range(cores)
+        context.Process(target=_compute, args=(engine, number, cores, rounds, barrier, rates))
+        for number in range(cores)
     ]
     for process in processes:
         process.start()
-    barrier.wait()
-    started = time.perf_counter()
-    flows = sum(counts.get() for _ in processes)
-    seconds = time.perf_counter() - started
+    found: dict[int, list[float]] = {1: [0.0] * rounds, cores: [0.0] * rounds}
+    for _ in range(rounds * (1 + cores)):
+        n_working, number, rate = rates.get()
+        found[n_working][number] += rate
     for process in processes:
         process.join()
-    return flows / seconds
+    return found[1], found[cores]
 
 
-def _compute(engine: str, part: int, cores: int, barrier: Any, counts: Any) -> None:
+def _compute(engine: str, number: int, cores: int, rounds: int, barrier: Any, rates: Any) -> None:
     cv2.setNumThreads(1)
-    clips = [gray_clip(i) for i in range(part, N_CLIPS, cores)]
+    gray = np.concatenate([gray_clip(i) for i in range(N_CLIPS)])
     instance = get_engine(engine)
-    barrier.wait()
-    counts.put(sum(len(instance.compute(clip)) for clip in clips))
+    instance.compute(gray[:2])
+    for a_round in range(rounds):
+        for n_working in (1, cores):
+            barrier.wait()
+            if number < n_working:
+                started = time.perf_counter()
+                instance.compute(gray)
+                seconds = time.perf_counter() - started
+                rates.put((n_working, a_round, (len(gray) - 1) / seconds))
+            barrier.wait()
 
 
 def gray_clip(number: int) -> np.ndarray:

@@ -39,6 +39,7 @@ bench: .venv/installed ## the measured tables, under tests/bench/results/ (sampl
 	$(RUN)python tests/bench/flow.py --size native
 	$(RUN)python tests/bench/flow_accuracy.py
 	$(RUN)python tests/bench/flow_accuracy.py --size native
+	$(RUN)python tests/bench/flow_accuracy.py --of opencv-cpu
 	$(RUN)python tests/bench/flow_motion.py
 
 clean: ## remove .venv and caches

@@ -1,6 +1,7 @@
 """How far engine `cpu` is from `reference` (NumPy float64) on real pairs: flow, counts, energy.
 
     python tests/bench/flow_accuracy.py [--size native]
+    python tests/bench/flow_accuracy.py --of opencv-cpu    # against `reference` in its rules
 
 End-point errors are per pair; the table gives medians over the pairs, and lists the worst. The
 energy is what TV-L1 minimises, on full-size frames: lambda sum|rho| + sum|grad u1| + sum|grad u2|,
@@ -24,23 +25,29 @@ from flowprep.flow.reference import RULES
 from flowprep.flow.reference_steps import forward_gradient, warp_back
 
 N_WORST = 8
+RULES_OF = {"cpu": "cuda", "opencv-cpu": "cpu5" if cv2.__version__ >= "5" else "cpu"}
 
 
-def compare(pair: Pair, size_name: str) -> dict[str, Any]:
+def compare(pair: Pair, size_name: str, engine: str) -> dict[str, Any]:
     gray = frames(pair, SIZES[size_name])
-    want, got = (get_engine(name).solve(*gray) for name in ("reference", "cpu"))
-    epe = np.hypot(*(got.flow_2HW - want.flow_2HW))
-    return {
+    want = get_engine("reference", rules=RULES_OF[engine]).solve(*gray)
+    got = get_engine(engine).compute(gray)[0]
+    epe = np.hypot(*(got - want.flow_2HW))
+    row = {
         "video": pair.video,
         "index": pair.index,
         "mean": float(epe.mean()),
         "median": float(np.median(epe)),
         "p95": float(np.percentile(epe, 95)),
         "max": float(epe.max()),
-        "1 - ccorr": 1 - ccorr(got.flow_2HW, want.flow_2HW),
-        "warps with equal count": float((want.counts_LW == got.counts_LW).mean()),
-        "energy ratio": energy(gray, got.flow_2HW) / energy(gray, want.flow_2HW),
+        "within 0.1 px": float((epe <= 0.1).mean()),
+        "1 - ccorr": 1 - ccorr(got, want.flow_2HW),
+        "energy ratio": energy(gray, got) / energy(gray, want.flow_2HW),
     }
+    if engine == "cpu":
+        counts = get_engine("cpu").solve(*gray).counts_LW
+        row["warps with equal count"] = float((want.counts_LW == counts).mean())
+    return row
 
 
 def ccorr(a_2HW: np.ndarray, b_2HW: np.ndarray) -> float:
@@ -59,19 +66,21 @@ def energy(gray: np.ndarray, flow_2HW: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="340x256")
-    size_name = parser.parse_args().size
+    parser.add_argument("--of", choices=RULES_OF, default="cpu", dest="engine")
+    given = parser.parse_args()
     pairs = [pair for pair in load_list() if pair.moves]
     with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(partial(compare, size_name=size_name), pairs))
+        work = partial(compare, size_name=given.size, engine=given.engine)
+        rows = list(pool.map(work, pairs))
     rows.sort(key=lambda row: -row["mean"])
     numbers = [key for key in rows[0] if key not in ("video", "index")]
     table = [
         {"": how} | {key: f"{of([row[key] for row in rows]):.2e}" for key in numbers}
         for how, of in (("median", np.median), ("least", min), ("most", max))
     ]
-    print(f"{len(rows)} pairs, {size_name}\n{machine.markdown(table)}")
+    print(f"{len(rows)} pairs, {given.size}\n{machine.markdown(table)}")
     print(machine.markdown(rows[:N_WORST]))
-    machine.save(f"flow_accuracy_{size_name}", rows)
+    machine.save(f"flow_accuracy_{given.engine}_{given.size}", rows)
 
 
 if __name__ == "__main__":

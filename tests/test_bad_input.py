@@ -560,10 +560,10 @@ def test_an_option_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("parameter", "told"),
     [
-        ("n_scales=0", ("n_scales = 0", "whole number from 1 up", "default 5")),
+        ("n_scales=0", ("n_scales = 0", "whole number from 1 to", "default 5")),
         ("n_warps=2.5", ("n_warps = 2.5", "whole number")),
         ("n_warps=many", ("n_warps = 'many'", "whole number")),
-        ("tau=nan", ("tau = nan", "above 0")),
+        ("tau=nan", ("tau = nan", "from 1e-6")),
         ("nonsense=3", ("nonsense = 3", "n_scales", "tau")),
     ],
 )

@@ -6,7 +6,6 @@ alone: whatever the chunk, batch, order, thread count or neighbours, it is bit-i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -35,10 +34,12 @@ class TVL1Params:
 
     def __post_init__(self) -> None:
         for name in ("n_scales", "n_warps", "n_iterations"):
-            self._require(name, int, "a whole number from 1 up", lambda v: v >= 1)
+            self._require(name, int, "a whole number from 1 to 1000000", lambda v: 1 <= v <= 10**6)
         for name in ("tau", "lambda_", "theta"):
-            self._require(name, (int, float), "a number above 0", lambda v: 0 < v < math.inf)
-        self._require("epsilon", (int, float), "a number from 0 up", lambda v: 0 <= v < math.inf)
+            self._require(
+                name, (int, float), "a number from 1e-6 to 1e6", lambda v: 1e-6 <= v <= 1e6
+            )
+        self._require("epsilon", (int, float), "a number from 0 to 1e6", lambda v: 0 <= v <= 1e6)
         self._require(
             "scale_step", (int, float), "a number above 0 and below 1", lambda v: 0 < v < 1
         )

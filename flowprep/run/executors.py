@@ -87,11 +87,7 @@ def _specs(
     cpus: int,
     devices: list[int | None],
 ) -> list[WorkerSpec]:
-    """CPU engines: a worker per core. GPU engines: some per device, which share the cores.
-
-    With fewer jobs than cores of this machine, the cores that are left go to the workers as
-    threads. A cluster's do not: they may lie on another node.
-    """
+    """CPU engines: a worker per core. GPU engines: some per device, which share the cores."""
     if not devices:
         raise FlowprepError(
             f"engine {settings.engine!r} needs a GPU and none is here", "see flowprep engines"
@@ -99,13 +95,25 @@ def _specs(
     on_gpu = devices != [None]
     wanted = resources.workers or (len(devices) * resources.workers_per_gpu if on_gpu else cpus)
     n_workers = max(1, min(wanted, n_jobs))
-    may_spare = not resources.workers and not resources.ray_address
-    sharers = wanted if on_gpu else n_workers if may_spare else cpus
-    threads = max(1, cpus // sharers)
+    if on_gpu:
+        threads = [max(1, cpus // wanted)] * n_workers
+    else:
+        threads = _cpu_threads(resources, n_workers, cpus)
     return [
-        WorkerSpec(settings=settings, device=devices[i % len(devices)], threads=threads)
+        WorkerSpec(settings=settings, device=devices[i % len(devices)], threads=threads[i])
         for i in range(n_workers)
     ]
+
+
+def _cpu_threads(resources: Resources, n_workers: int, cpus: int) -> list[int]:
+    """A thread each; with fewer jobs than cores of this machine, the spare cores as well.
+
+    A cluster's spare cores may lie on another node, and `workers` is what the user wants.
+    """
+    if resources.workers or resources.ray_address:
+        return [1] * n_workers
+    each, more = divmod(cpus, n_workers)
+    return [each + (i < more) for i in range(n_workers)]
 
 
 def _devices() -> list[int | None]:

@@ -73,8 +73,8 @@ class RayPool:
 
     def __init__(self, specs: list[WorkerSpec], gpu_share: float = 0.0) -> None:
         self._specs = specs
-        n_cpus = 1 if gpu_share else max(spec.threads for spec in specs)
-        self._actor_class = ray.remote(num_cpus=n_cpus, num_gpus=gpu_share, max_restarts=0)(_Actor)
+        self._on_gpu = gpu_share > 0
+        self._actor_class = ray.remote(num_gpus=gpu_share, max_restarts=0)(_Actor)
         mailbox = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
         self._mailbox = mailbox.remote()
         self._actors = [self._start(number) for number in range(len(specs))]
@@ -85,7 +85,9 @@ class RayPool:
         return len(self._specs)
 
     def _start(self, number: int) -> Any:
-        return self._actor_class.remote(number, self._specs[number], self._mailbox)
+        spec = self._specs[number]
+        placed = self._actor_class.options(num_cpus=1 if self._on_gpu else spec.threads)
+        return placed.remote(number, spec, self._mailbox)
 
     def submit(self, worker: int, job: ShardJob) -> None:
         self._running[self._actors[worker].run.remote(job)] = worker

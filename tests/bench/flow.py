@@ -2,8 +2,9 @@
 
     python tests/bench/flow.py [--size native] [--pairs 10]
 
-Each pair of tests/bench/flow_pairs.json is computed by every engine in turn, in `ROUNDS` rounds,
-all on one thread; an engine's time for a pair is its best round. Ratios are per pair, and the
+Each pair of tests/bench/flow_pairs.json is computed by every engine in turn, all on one thread, in
+`ROUNDS` rounds (scikit-image in one); an engine's time for a pair is its best round. `cpu` has its
+work space and code already, OpenCV makes its own within the call. Ratios are per pair, and the
 table gives their median. A pixel-iteration is one iteration of one pixel of one pyramid level.
 """
 

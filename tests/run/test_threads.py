@@ -13,22 +13,25 @@ from flowprep.run.executors import Resources, _specs
 
 
 @pytest.mark.parametrize(
-    ("n_jobs", "cpus", "resources", "n_workers", "threads"),
+    ("n_jobs", "cpus", "resources", "threads"),
     [
-        (100, 8, Resources(), 8, 1),
-        (3, 8, Resources(), 3, 2),
-        (1, 8, Resources(), 1, 8),
-        (0, 8, Resources(), 1, 8),
-        (1, 8, Resources(workers=1), 1, 1),
-        (3, 8, Resources(workers=4), 3, 1),
-        (3, 64, Resources(ray_address="auto"), 3, 1),
+        (100, 8, Resources(), [1] * 8),
+        (4, 8, Resources(), [2, 2, 2, 2]),
+        (3, 8, Resources(), [3, 3, 2]),
+        (9, 16, Resources(), [2] * 7 + [1] * 2),
+        (1, 8, Resources(), [8]),
+        (0, 8, Resources(), [8]),
+        (1, 8, Resources(workers=1), [1]),
+        (3, 8, Resources(workers=4), [1] * 3),
+        (3, 64, Resources(ray_address="auto"), [1] * 3),
+        (9, 4, Resources(), [1] * 4),
     ],
 )
 def test_cores_that_no_job_needs_become_threads(
-    n_jobs: int, cpus: int, resources: Resources, n_workers: int, threads: int
+    n_jobs: int, cpus: int, resources: Resources, threads: list[int]
 ) -> None:
     specs = _specs(resources, Settings(engine="cpu"), n_jobs, cpus, [None])
-    assert [spec.threads for spec in specs] == [threads] * n_workers
+    assert [spec.threads for spec in specs] == threads
 
 
 def test_workers_of_a_gpu_share_all_cores() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,9 @@ from flowprep.flow.pairwise import PairEngine, check_gray, check_threads, tvl1_p
 from flowprep.records import F32, U8
 
 STOP_RULES = ("cuda", "every")
+WORK_BYTES_PER_PX = 165
+MOST_WORK_BYTES = 8 << 30
+"""Large frames get fewer threads: the work space of all together stays below this."""
 MOST_PAIRS_PER_TURN = 4
 TURNS_PER_THREAD = 4
 """Threads take turns of a few pairs. Longer ones make fewer pyramids twice, shorter ones end
@@ -54,7 +58,6 @@ class Cpu(PairEngine):
         self._n_threads = check_threads(threads)
         self._program = program(Target.host())
         self._solvers: list[Solver] = []
-        self._size_HW = (0, 0)
         self.params = {**self._tvl1.as_dict(), "rules": "cuda", "stop_rule": stop_rule}
         self.build = f"float32, {compiler()}"
 
@@ -79,11 +82,12 @@ class Cpu(PairEngine):
 
     def _solvers_for(self, size_HW: tuple[int, int]) -> list[Solver]:
         """One per thread; their work space is made once per frame size."""
-        if size_HW != self._size_HW:
-            self._size_HW, self._solvers = size_HW, []  # the old memory goes first
+        if not self._solvers or self._solvers[0].size_HW != size_HW:
+            self._solvers = []  # the old memory goes first
+            most = max(1, MOST_WORK_BYTES // (WORK_BYTES_PER_PX * math.prod(size_HW)))
             self._solvers = [
                 Solver(size_HW, self._tvl1, self._stop_rule, self._program)
-                for _ in range(self._n_threads)
+                for _ in range(min(self._n_threads, most))
             ]
         return self._solvers
 

@@ -19,6 +19,7 @@ from flowprep.flow.cpu.simd import F32, F64, I64, PTR, Function, module
 
 log = logging.getLogger(__name__)
 
+PASSES_LEVEL, CODEGEN_LEVEL = 2, 3  # of LLVM's optimiser
 DIGEST_BYTES = hashlib.sha256().digest_size
 _C_TYPES = {PTR: ctypes.c_void_p, I64: ctypes.c_int64, F32: ctypes.c_float, F64: ctypes.c_double}
 
@@ -38,8 +39,8 @@ class Target:
     @property
     def has_fma(self) -> bool:
         """Whether a * b + c is one instruction; every 64-bit ARM has it."""
-        is_x86 = _binding().get_default_triple().startswith(("x86_64", "i686"))
-        return not is_x86 or "+fma" in self.features.split(",")
+        is_arm = _binding().get_default_triple().startswith(("aarch64", "arm64"))
+        return is_arm or "+fma" in self.features.split(",")
 
 
 class Program:
@@ -75,67 +76,78 @@ def cache_folder() -> Path:
     """Where machine code is kept: $FLOWPREP_CACHE, else flowprep under the user's cache folder."""
     given = os.environ.get("FLOWPREP_CACHE")
     if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "flowprep"
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(base)) / "flowprep"
 
 
 def _machine_code(ir: str, target: Target) -> bytes:
-    path = cache_folder() / f"cpu-{_key(ir, target)}.o"
-    code = _read(path)
-    if code is None:
-        log.warning("compiling the cpu engine for %s, about a second", target.cpu)
-        code = _compile(ir, target)
-        _keep(code, path)
-    return code
+    path, code = cache_folder() / f"cpu-{_key(ir, target)}.o", None
+    try:
+        _open_folder(path.parent)
+        code = _read(path)
+        if code is None:
+            code = _compile(ir, target)
+            _keep(code, path)
+    except OSError as error:
+        log.warning(
+            "the compiled cpu engine cannot be kept, so each start compiles again: %s; "
+            "set FLOWPREP_CACHE to a folder that is writable, and yours alone (mode 700)",
+            error,
+        )
+    return code or _compile(ir, target)
 
 
 def _key(ir: str, target: Target) -> str:
     triple = _binding().get_default_triple()
-    parts = (ir, target.cpu, target.features, triple, _llvmlite_version())
+    parts = (ir, target.cpu, target.features, triple, compiler(), f"{PASSES_LEVEL} {CODEGEN_LEVEL}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
+def _open_folder(folder: Path) -> None:
+    """Make it. Raises OSError unless it has a fixed place and nobody else can write to it."""
+    if not folder.is_absolute():
+        raise OSError(f"{folder} is no absolute path")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_ours(folder)
+
+
+def _require_ours(path: Path) -> None:
+    status = path.stat()
+    if os.name != "nt" and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+        raise OSError(f"others may write to {path}")
+
+
 def _read(path: Path) -> bytes | None:
-    """What was kept, if it is whole and no other user could have written it."""
-    try:
-        if not _is_ours(os.stat(path.parent)) or not _is_ours(os.stat(path)):
-            return None
-        content = path.read_bytes()
-    except OSError:
+    """What was kept, if it is there and whole. Raises OSError where others may have written it."""
+    if not path.exists():
         return None
+    _require_ours(path)
+    content = path.read_bytes()
     digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     return code if hashlib.sha256(code).digest() == digest else None
 
 
-def _is_ours(status: os.stat_result) -> bool:
-    if os.name == "nt":
-        return True
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
-
-
 def _keep(code: bytes, path: Path) -> None:
-    """Write it in one step, so that no process sees half a file. A read-only place is told."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    """Write it in one step, so that no process sees half a file."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        part = Path(file.name)
+        try:
             file.write(hashlib.sha256(code).digest() + code)
-        os.replace(file.name, path)
-    except OSError as error:
-        log.warning(
-            "cannot keep the compiled cpu engine, so each start compiles again (%s); "
-            "set FLOWPREP_CACHE to a folder that is yours and writable",
-            error,
-        )
+            file.close()
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _compile(ir: str, target: Target) -> bytes:
+    log.warning("compiling the cpu engine for %s", target.cpu)
     binding = _binding()
     machine = _machine(target)
     parsed = binding.parse_assembly(ir)
     parsed.verify()
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    options = binding.create_pipeline_tuning_options(speed_level=PASSES_LEVEL)
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(parsed, passes)
     return machine.emit_object(parsed)
@@ -152,7 +164,7 @@ def _load(code: bytes) -> Any:
 
 def _machine(target: Target) -> Any:
     triple = _binding().Target.from_default_triple()
-    return triple.create_target_machine(cpu=target.cpu, features=target.features, opt=3)
+    return triple.create_target_machine(cpu=target.cpu, features=target.features, opt=CODEGEN_LEVEL)
 
 
 def _llvmlite_version() -> str:

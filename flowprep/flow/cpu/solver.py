@@ -30,6 +30,7 @@ class Solver:
     """Steps and work space for frames of one size; for one thread at a time."""
 
     def __init__(self, size_HW: Size, params: TVL1Params, stop_rule: str, program: Any) -> None:
+        self.size_HW = size_HW
         self._params, self._stop_rule, self._program = params, stop_rule, program
         sizes = level_sizes_HW(*size_HW, params.n_scales, params.scale_step)
         self._frames = [[Plane(*size) for size in sizes] for _ in range(2)]
@@ -138,7 +139,8 @@ class Solver:
         """
         if self._stop_rule == "every":
             return 1
-        return 2 * (math.floor(error / (2 * limit)) + 1)
+        n_pairs = min(error / (2 * limit), self._params.n_iterations)
+        return 2 * (math.floor(n_pairs) + 1)
 
     def _sweep(self, state: State, n_iterations: int) -> float:
         params, origin = self._params, state.origin

@@ -188,7 +188,10 @@ class _Rows:
     def _updated_p(
         self, p_x: _Pair, p_y: _Pair, dx: _Pair, dy: _Pair, taut: Value
     ) -> tuple[_Pair, _Pair]:
-        """(p + taut grad u) / (1 + taut |grad u|), both components with one division."""
+        """(p + taut grad u) / (1 + taut |grad u|), both components with one division.
+
+        The product of the divisors is in float32's range for all that TVL1Params admits.
+        """
         f, one = self._f, self._f.constant(1.0, VECTOR)
         length = _both(lambda x, y: f.sqrt(f.fma(y, y, x * x)), dx, dy)
         divisor = _both(lambda n: f.fma(taut, n, one), length)

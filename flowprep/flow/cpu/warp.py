@@ -28,7 +28,11 @@ KEYS_TAPS = (  # Keys' cubic kernel, a = -0.5: weights of taps -1, 0, 1, 2 by po
     (0.0, 0.0, -0.5, 0.5),
 )
 TINY_GRADIENT = 1e-30
-"""|g|^2 counts as at least this, so that 1 / |g|^2 is finite; the step is then 0 or nearly so."""
+"""|g|^2 counts as at least this, so that 1 / |g|^2 is finite.
+
+The canon stops the Newton step at |g|^2 = 1.2e-7 already; here it goes on, at most
+lambda theta |g| long and only where |rho| is within lambda theta |g|^2.
+"""
 
 TAPS_PARAMETERS = {
     "plane": PTR,  # pixel (0, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import logging
 import os
 import subprocess
@@ -80,14 +82,80 @@ def test_programs_and_processors_do_not_share_a_file(
     assert len(kept(cache)) == len(targets) + 1
 
 
-def test_a_folder_that_others_may_write_to_is_not_read(
-    cache: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_what_others_may_write_to_is_neither_read_nor_written(
+    cache: Path, caplog: pytest.LogCaptureFixture, what: str, mode: int
 ) -> None:
     Program([add_one()])
-    cache.chmod(0o777)
+    (file,) = kept(cache)
+    (cache if what == "folder" else file).chmod(mode)
+    before = file.stat()
     caplog.clear()
     assert Program([add_one()]).add(2) == 3
+    assert "others may write to" in caplog.text
     assert "compiling" in caplog.text
+    assert (file.stat().st_mtime_ns, kept(cache)) == (before.st_mtime_ns, [file])
+
+
+def test_what_another_user_owns_is_not_read(
+    cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Program([add_one()])
+    caplog.clear()
+    monkeypatch.setattr(os, "geteuid", lambda: cache.stat().st_uid + 1)
+    assert Program([add_one()]).add(2) == 3
+    assert "others may write to" in caplog.text
+
+
+def test_a_new_folder_is_the_users_alone(cache: Path) -> None:
+    Program([add_one()])
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("part", ["compiler", "features"])
+def test_another_compiler_or_processor_has_a_file_of_its_own(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    host = Target.host()
+    Program([add_one()], host)
+    if part == "compiler":
+        monkeypatch.setattr(jit, "compiler", lambda: "LLVM 99")
+    else:
+        host = dataclasses.replace(host, features=host.features + ",+fma")
+    Program([add_one()], host)
+    assert len(kept(cache)) == 2
+
+
+def test_a_function_outlives_its_program(cache: Path) -> None:
+    add = Program([add_one()]).add
+    gc.collect()
+    others = [Program([add_one(float(n))]) for n in range(20)]
+    assert add(2) == 3
+    assert [other.add(1) for other in others] == [1 + n for n in range(20)]
+
+
+def test_a_full_disk_leaves_no_file_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    assert Program([add_one()]).add(2) == 3
+    assert "No space left" in caplog.text
+    assert caplog.text.count("compiling") == 1
+    assert kept(cache) == []
+
+
+def test_a_relative_folder_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWPREP_CACHE", "here")
+    assert Program([add_one()]).add(2) == 3
+    assert "no absolute path" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written_is_told_and_does_no_harm(
@@ -112,6 +180,8 @@ def test_the_cache_lies_where_the_user_or_the_system_wants_it(
     assert jit.cache_folder() == Path("/b/flowprep")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert jit.cache_folder() == Path("/c/.cache/flowprep")
+    monkeypatch.setenv("FLOWPREP_CACHE", "~/x")
+    assert jit.cache_folder() == Path("/c/x")
 
 
 def test_importing_the_engine_does_not_import_the_compiler() -> None:

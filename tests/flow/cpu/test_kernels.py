@@ -185,6 +185,21 @@ def test_a_warp_to_nowhere_reads_inside_the_frame(flow_px: float) -> None:
     assert not rows_outside(state).any()
 
 
+def test_where_frame_1_is_nearly_flat_the_step_is_the_references() -> None:
+    """|g|^2 on both sides of 1.2e-7, where the reference stops its Newton step."""
+    height, width, rng = 24, 40, np.random.default_rng(0)
+    ramp = np.arange(width) * np.geomspace(1e-6, 1e-2, height)[:, None]
+    frames = [100 + ramp + shift for shift in (0.0, 1e-3)]
+    state = State(height, width)
+    linearised(state, frames[0], frames[1], host())
+    flow = rng.normal(0, 1, (2, height, width)).astype(np.float32)
+    for name, plane in zip("uv", flow, strict=True):
+        put(state, name, plane)
+    want, _, _ = reference_steps(state, 1)
+    swept(state, 1, 2, host())
+    np.testing.assert_allclose([field(state, name) for name in "uv"], want, atol=1e-6)
+
+
 # --- sweep ---
 
 
@@ -251,6 +266,8 @@ def test_the_length_of_the_wave_changes_no_bit(
 
 
 def test_the_width_of_the_vectors_changes_no_bit(targets: dict[str, Target]) -> None:
+    if len(targets) < 2:
+        pytest.skip("this processor knows one width only")
     bits = {}
     for name, target in targets.items():
         state = random_state(61, 83, seed=5)

@@ -49,13 +49,8 @@ class Program:
     def __init__(self, functions: list[Function], target: Target | None = None) -> None:
         self.target = target or Target.host()
         self._engine = _load(_machine_code(module(functions), self.target))
-        self._calls = {f.name: self._callable(f) for f in functions}
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_calls"][name]
-        except KeyError:
-            raise AttributeError(name) from None
+        for function in functions:
+            setattr(self, function.name, self._callable(function))
 
     def _callable(self, function: Function) -> Any:
         returns = _C_TYPES.get(function.returns)
@@ -67,18 +62,17 @@ class Program:
 
 def compiler() -> str:
     """Name and version of what compiles."""
-    binding = _binding()
-    llvm = ".".join(map(str, binding.llvm_version_info))
-    return f"LLVM {llvm} (llvmlite {_llvmlite_version()})"
+    import llvmlite
+
+    llvm = ".".join(map(str, _binding().llvm_version_info))
+    return f"LLVM {llvm} (llvmlite {llvmlite.__version__})"
 
 
 def cache_folder() -> Path:
     """Where machine code is kept: $FLOWPREP_CACHE, else flowprep under the user's cache folder."""
-    given = os.environ.get("FLOWPREP_CACHE")
-    if given:
-        return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(base)) / "flowprep"
+    folder = os.environ.get("FLOWPREP_CACHE") or os.path.join(base, "flowprep")
+    return Path(os.path.expanduser(folder))
 
 
 def _machine_code(ir: str, target: Target) -> bytes:
@@ -165,12 +159,6 @@ def _load(code: bytes) -> Any:
 def _machine(target: Target) -> Any:
     triple = _binding().Target.from_default_triple()
     return triple.create_target_machine(cpu=target.cpu, features=target.features, opt=CODEGEN_LEVEL)
-
-
-def _llvmlite_version() -> str:
-    import llvmlite
-
-    return str(llvmlite.__version__)
 
 
 def _binding() -> Any:

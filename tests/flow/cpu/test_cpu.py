@@ -111,7 +111,8 @@ def test_every_parameter_and_size_means_what_it_means_to_the_reference(
     params: dict[str, Any], height: int, width: int, seed: int
 ) -> None:
     params = {"n_iterations": 9, "n_warps": 3, **params}
-    gray = noise_clip(seed, 2, height, width)
+    texture = noise_clip(seed, 1, height + 1, width + 2)[0]
+    gray = np.stack([texture[1:, 2:], texture[:-1, :-2]])  # moves by (2, 1) px
     want, got = Reference(**params).solve(*gray), Cpu(**params).solve(*gray)
     assert got.flow_2HW.shape == (2, height, width)
     np.testing.assert_array_equal(got.counts_LW, want.counts_LW)

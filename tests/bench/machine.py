@@ -18,17 +18,25 @@ LIBRARIES = ("av", "llvmlite", "numpy", "opencv-contrib-python-headless", "ray",
 
 def describe() -> dict[str, Any]:
     """Processor, cores, versions and commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "date": date.today().isoformat(),
     }
+
+
+def _commit() -> str:
+    """Of the code that was measured; results written before are no change to it."""
+    changed = _git("status", "--porcelain", "--", ":/", ":(exclude,top)tests/bench/results")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _cpu_model() -> str:

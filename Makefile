@@ -34,6 +34,7 @@ bench: .venv/installed ## the measured tables, under tests/bench/results/ (sampl
 	$(RUN)python tests/bench/stages.py
 	$(RUN)python tests/bench/memory.py
 	$(RUN)python tests/bench/efficiency.py
+	$(RUN)python tests/bench/efficiency.py --executor ray
 	$(RUN)python tests/bench/codecs.py --videos ../shared/videos
 	$(RUN)python tests/bench/flow.py
 	$(RUN)python tests/bench/flow.py --size native

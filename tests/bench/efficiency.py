@@ -33,7 +33,6 @@ from flowprep.flow.base import get_engine
 VIDEO = "arm_wrestling.mp4"
 CLIP_S = 0.5
 N_CLIPS = 20  # all of the video
-FPS = 25
 
 
 def main() -> None:
@@ -86,13 +85,13 @@ def engine_rates(engine: str, cores: int, rounds: int) -> tuple[list[float], lis
     ]
     for process in processes:
         process.start()
-    found: dict[int, list[float]] = {1: [0.0] * rounds, cores: [0.0] * rounds}
+    one, every = [0.0] * rounds, [0.0] * rounds
     for _ in range(rounds * (1 + cores)):
-        n_working, number, rate = rates.get()
-        found[n_working][number] += rate
+        alone, number, rate = rates.get()
+        (one if alone else every)[number] += rate
     for process in processes:
         process.join()
-    return found[1], found[cores]
+    return one, every
 
 
 def _compute(engine: str, number: int, cores: int, rounds: int, barrier: Any, rates: Any) -> None:
@@ -101,13 +100,13 @@ def _compute(engine: str, number: int, cores: int, rounds: int, barrier: Any, ra
     instance = get_engine(engine)
     instance.compute(gray[:2])
     for a_round in range(rounds):
-        for n_working in (1, cores):
+        for alone in (True, False):
             barrier.wait()
-            if number < n_working:
+            if number == 0 or not alone:
                 started = time.perf_counter()
                 instance.compute(gray)
                 seconds = time.perf_counter() - started
-                rates.put((n_working, a_round, (len(gray) - 1) / seconds))
+                rates.put((alone, a_round, (len(gray) - 1) / seconds))
             barrier.wait()
 
 

@@ -25,7 +25,7 @@ from skimage.registration import optical_flow_tvl1
 from flowprep.flow.base import get_engine
 from flowprep.flow.cpu.jit import Program
 from flowprep.flow.cpu.layout import aligned_zeros
-from flowprep.flow.cpu.simd import F32, I64, LANES, PTR, Function, Variable
+from flowprep.flow.cpu.simd import F32, I64, LANES, PTR, VECTOR_BYTES, Function, Variable
 from flowprep.flow.reference_steps import level_sizes_HW
 
 ROUNDS = 2
@@ -102,7 +102,8 @@ def port_limit_ns() -> float:
 def _probe_ns(kind: str, rounds: int = 2_000_000, chains: int = 8) -> float:
     """Time of one vector operation among independent ones."""
     f = Function("probe", {"n": I64, "out": PTR})
-    factor = f.splat(f.convert("sitofp", f["n"], F32)) / (2.0 * rounds)  # 0.5, unknown to LLVM
+    half = f.splat(f.convert("sitofp", f["n"], F32)) / (2.0 * rounds)  # unknown to LLVM
+    factor = half * f.vector([1 + lane / LANES for lane in range(LANES)])  # no lane like another
     values = [Variable(f, factor * (1.0 + 0.1 * n)) for n in range(chains)]
     step = {
         "fma": lambda v: f.fma(v, factor, factor),
@@ -112,10 +113,10 @@ def _probe_ns(kind: str, rounds: int = 2_000_000, chains: int = 8) -> float:
     with f.loop(f["n"]):
         for value in values:
             value.value = step(value.value)
-    for value in values:
-        f.store(value.value, f["out"])
+    for number, value in enumerate(values):  # LLVM drops a chain whose end nobody can see
+        f.store(value.value, f["out"] + number * VECTOR_BYTES)
     f.give_back()
-    out, program = aligned_zeros(LANES), Program([f])
+    out, program = aligned_zeros(chains, LANES), Program([f])
     best = min(seconds(lambda: program.probe(rounds, out.ctypes.data)) for _ in range(7))
     return 1e9 * best / rounds / chains
 

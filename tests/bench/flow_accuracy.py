@@ -25,7 +25,10 @@ from flowprep.flow.reference import RULES
 from flowprep.flow.reference_steps import forward_gradient, warp_back
 
 N_WORST = 8
-RULES_OF = {"cpu": "cuda", "opencv-cpu": "cpu5" if cv2.__version__ >= "5" else "cpu"}
+RULES_OF = {
+    "cpu": "cuda",
+    "opencv-cpu": "cpu5" if int(cv2.__version__.split(".")[0]) >= 5 else "cpu",
+}
 
 
 def compare(pair: Pair, size_name: str, engine: str) -> dict[str, Any]:

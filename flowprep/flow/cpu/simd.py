@@ -4,7 +4,7 @@
     with f.loop(f["n_blocks"]) as i:
         at = f["data"] + i * VECTOR_BYTES
         f.store(f.load(at) * f.splat(f["by"]), at)
-    module([f])  # LLVM IR, for `jit.compile_ir`
+    module([f])  # LLVM IR; `jit.Program([f])` compiles it
 
 Why not leave it to a vectorising compiler: each operation here is one vector operation, whatever
 the loop, and rounds as IEEE 754 says, so the bits are the same on every processor. A processor
@@ -24,7 +24,8 @@ PTR, I32, I64, F32, F64 = "ptr", "i32", "i64", "float", "double"
 BIT = "i1"
 VECTOR, INTEGERS, MASK = (f"<{LANES} x {scalar}>" for scalar in (F32, I32, BIT))
 _SCALAR = {VECTOR: F32, INTEGERS: I32, MASK: BIT}
-_INTRINSIC_SUFFIX = {VECTOR: f"v{LANES}f32", F32: "f32", F64: "f64"}
+_INTRINSIC_SUFFIX = {VECTOR: f"v{LANES}f32", F32: "f32"}
+_SCALAR_BYTES = 4
 _NATURAL_BYTES = {VECTOR: VECTOR_BYTES, INTEGERS: VECTOR_BYTES, F32: 4, I32: 4, F64: 8, I64: 8}
 
 
@@ -198,10 +199,10 @@ class Function:
     def store(self, value: Value, at: Value, *, aligned: bool = True) -> None:
         self._line(f"store {value}, {at}, align {_alignment(value.kind, aligned)}")
 
-    def reserve(self, kind: str, count: int = 1) -> Value:
-        """Room for `count` values on the stack, aligned as a vector."""
+    def reserve(self, kind: str) -> Value:
+        """Room for a value on the stack, aligned as a vector."""
         name = f"%{self._new_name()}"
-        self._reserved.append(f"{name} = alloca [{count} x {kind}], align {VECTOR_BYTES}")
+        self._reserved.append(f"{name} = alloca {kind}, align {VECTOR_BYTES}")
         return Value(self, name, PTR)
 
     # --- control ---
@@ -274,9 +275,7 @@ def module(functions: Sequence[Function]) -> str:
 
 
 def _alignment(kind: str, aligned: bool) -> int:
-    if kind == PTR or not aligned:
-        return 4
-    return _NATURAL_BYTES[kind]
+    return _NATURAL_BYTES[kind] if aligned else _SCALAR_BYTES
 
 
 def _lanes(scalar: str, numbers: Sequence[object]) -> str:

@@ -84,7 +84,7 @@ def linearise() -> Function:
         x = f.lane_numbers() + f.splat(f.convert("trunc", i * LANES, I32))
         image, gx, gy = warp.at(x, f.splat(f.convert("trunc", y, I32)), u, v)
         square = f.maximum(f.fma(gx, gx, gy * gy), TINY_GRADIENT)
-        rho_c = image - f.fma(gx, u, gy * v) - f.load(frame_0, aligned=False)
+        rho_c = image - f.fma(gx, u, gy * v) - f.load(frame_0)
         is_inside = x < f.splat(f.convert("trunc", f["width"], I32))
         step = -1.0 / square
         for name, value in zip(("gx", "gy", "step", "rho_c"), (gx, gy, step, rho_c), strict=True):
@@ -98,7 +98,7 @@ class _Warp:
 
     def __init__(self, f: Function) -> None:
         self._f = f
-        self._last_x, self._last_y = (
+        self._width, self._height = (
             f.splat(f.convert("sitofp", f[name], F32)) for name in ("width", "height")
         )
         self._columns, self._rows = f.reserve(INTEGERS), f.reserve(INTEGERS)
@@ -111,8 +111,8 @@ class _Warp:
     def at(self, x: Value, y: Value, u: Value, v: Value) -> list[Value]:
         """I, dI/dx and dI/dy at (x + u, y + v)."""
         f = self._f
-        column, fraction_x = self._split(x, u, self._last_x)
-        row, fraction_y = self._split(y, v, self._last_y)
+        column, fraction_x = self._split(x, u, self._width)
+        row, fraction_y = self._split(y, v, self._height)
         f.store(column, self._columns)
         f.store(row, self._rows)
         f.store(fraction_x, self._fractions_x)
@@ -121,12 +121,12 @@ class _Warp:
         quads = [self._four_pixels(first) for first in range(0, LANES, 4)]
         return _deinterleave(f, quads)[:3]
 
-    def _split(self, start: Value, shift: Value, last: Value) -> tuple[Value, Value]:
-        """Whole part as integers, not beyond the border of the taps, and fraction."""
+    def _split(self, start: Value, shift: Value, side: Value) -> tuple[Value, Value]:
+        """Whole part as integers, so that its taps end within their border, and fraction."""
         f = self._f
         position = f.convert("sitofp", start, VECTOR) + shift
         whole = f.floor(position)
-        inside = f.maximum(f.minimum(whole, last), 1.0 - TAP_BORDER)
+        inside = f.maximum(f.minimum(whole, side), 1.0 - TAP_BORDER)
         return f.convert("fptosi", inside, INTEGERS), position - whole
 
     def _polynomial(self, t: Value, coefficients: list[Value]) -> Value:

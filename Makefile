@@ -9,7 +9,7 @@ help: ## this list
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train,onnx]'
 	touch $@
 
 demo: .venv/installed ## render videos with known motion, extract, verify, picture: demo/
@@ -30,7 +30,7 @@ check: .venv/installed ## lint, format, types
 	$(RUN)mypy
 
 bench: .venv/installed ## the measured tables, under tests/bench/results/ (sample videos beside the checkout)
-	$(RUN)python -m pip install --quiet -c constraints.txt -e '.[dev,bench]'
+	$(RUN)python -m pip install --quiet -c constraints.txt -e '.[dev,train,onnx,bench]'
 	$(RUN)python tests/bench/stages.py
 	$(RUN)python tests/bench/memory.py
 	$(RUN)python tests/bench/efficiency.py

@@ -1,0 +1,1 @@
+"""From shards to a student that sees motion in RGB alone."""

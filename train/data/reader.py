@@ -1,0 +1,113 @@
+"""Stretches of samples, decoded out of their tars."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+
+from flowprep.codec.base import get_codec
+from flowprep.records import U8, Codes
+from flowprep.shard.reader import open_member
+from flowprep.shard.schema import SampleInfo, parse_info
+from train.data.shards import MEMBERS
+from train.data.table import Table
+
+MAX_OPEN = 32
+"""Tars that one process holds open."""
+
+
+class Span(NamedTuple):
+    """Frames or flows start..stop-1 of a sample."""
+
+    start: int
+    stop: int
+
+
+class Stretch(NamedTuple):
+    """What was read of one sample; what was not asked for is None."""
+
+    rgb_THW3: U8 | None
+    codes_THW: Codes | None  # [n, 2H, W], dx above dy; px = (code - zero_code) * px_per_code
+    zero_code: float
+    px_per_code: float
+
+
+class Reader(Protocol):
+    """Where stretches come from."""
+
+    def read(self, row: int, rgb: Span | None, flow: Span | None) -> Stretch:
+        """Frames and flows of sample `row`.
+
+        Raises ValueError where the sample is damaged, OSError where the system refuses.
+        """
+        ...
+
+
+class ShardReader:
+    """Reads by the places in the index, no more than the stretch needs.
+
+    It may be copied to another process, by fork or by pickle; no file is opened before it is used.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._handles: OrderedDict[int, int] = OrderedDict()  # tar -> file handle, oldest first
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_table": self._table, "_handles": OrderedDict()}
+
+    def read(self, row: int, rgb: Span | None, flow: Span | None) -> Stretch:
+        """See Reader."""
+        info = self._info(row)
+        return Stretch(
+            None if rgb is None else self._frames(row, info, rgb),
+            None if flow is None else self._codes(row, info, flow),
+            info.flow_zero_code,
+            info.flow_px_per_code,
+        )
+
+    def close(self) -> None:
+        """Close all files; the next read opens them again."""
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+    def _info(self, row: int) -> SampleInfo:
+        info = parse_info(self._member(row, "json").read())
+        key = self._table.key_N[row].as_py()
+        if info.key != key:
+            raise ValueError(f"the tar has sample {info.key} where the index has {key}")
+        return info
+
+    def _frames(self, row: int, info: SampleInfo, span: Span) -> U8:
+        frames = get_codec(info.rgb_codec, ["rgb"]).read(self._member(row, "rgb"), *span)
+        _check_size(frames, info.height, info.width)
+        return frames
+
+    def _codes(self, row: int, info: SampleInfo, span: Span) -> Codes:
+        codec = get_codec(info.flow_codec, ["flow8", "flow16"])
+        codes = codec.read(self._member(row, "flow"), *span)
+        _check_size(codes, 2 * info.height, info.width)
+        return codes
+
+    def _member(self, row: int, member: str) -> BinaryIO:
+        offset, size = self._table.places_N32[row, MEMBERS.index(member)].tolist()
+        handle = self._handle(int(self._table.tar_N[row]))
+        if (n_bytes := os.fstat(handle).st_size) < offset + size:
+            raise ValueError(f"the tar has {n_bytes:,} bytes, the index more")
+        return open_member(handle, offset, size)
+
+    def _handle(self, tar: int) -> int:
+        if tar not in self._handles:
+            while len(self._handles) >= MAX_OPEN:
+                os.close(self._handles.popitem(last=False)[1])
+            self._handles[tar] = os.open(self._table.tars[tar], os.O_RDONLY | os.O_CLOEXEC)
+        self._handles.move_to_end(tar)
+        return self._handles[tar]
+
+
+def _check_size(frames: np.ndarray, height: int, width: int) -> None:
+    if frames.shape[1:3] != (height, width):
+        raise ValueError(f"pictures are {frames.shape[1:3]}, the json says {(height, width)}")

@@ -1,0 +1,111 @@
+"""Train a network on RGB alone that learns motion from a teacher of flow (D3D).
+
+python -m train.distill --shards shards/                             # teacher, then student
+python -m train.distill --shards shards/ --teacher runs/teacher --lambda 10
+python -m train.distill --shards shards/ --loss none --run runs/rgb  # no teacher: plain RGB
+python -m train.distill --shards new/ --teacher runs/t --init runs/d3d --reset-head
+torchrun --nproc-per-node 8 -m train.distill --shards shards/
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from flowprep.errors import FlowprepError
+from train.checkpoint import Meta, load_net
+from train.common import Place, Stop, place, run_main, seed_all, tell
+from train.config import DistillConfig, Loss, TeacherConfig, parse
+from train.loop import Trainer
+from train.models.base import ModelConfig
+from train.objective import Classify, Distill, Objective, PredictFlow
+from train.setup import Setup, prepare
+from train.teacher import train_teacher
+
+TAUGHT: frozenset[Loss] = frozenset({"mse-logits", "kl", "mse-features"})
+"""Losses that need a teacher."""
+
+
+def distill(config: DistillConfig, here: Place) -> Stop:
+    """Train, or go on training, the student of `config`; its teacher first where it has none."""
+    if config.loss in TAUGHT and not config.teacher:
+        config = replace(config, teacher=str(Path(config.run) / "teacher"))
+        if _teach(config, here) == "interrupted":
+            return "interrupted"
+    seed_all(config.seed)
+    setup = prepare(config, "rgb", here, also=() if config.loss == "none" else ("flow",))
+    objective = make_objective(config, setup, here)
+    stop = Trainer(config, here, objective, setup.meta, setup.feed).run()
+    if here.first and stop == "done":
+        tell(f"student: {config.run}/best.safetensors")
+    return stop
+
+
+def _teach(config: DistillConfig, here: Place) -> Stop:
+    """Train a teacher with the student's settings."""
+    teacher = TeacherConfig(
+        run=config.teacher,
+        seed=config.seed,
+        data=config.data,
+        net=replace(config.net, init="", reset_head=False, lr_backbone=1.0),
+        optim=config.optim,
+        machine=config.machine,
+    )
+    return train_teacher(teacher, here)
+
+
+def make_objective(config: DistillConfig, setup: Setup, here: Place) -> Objective:
+    """What the student minimises. Raises FlowprepError where the teacher does not fit."""
+    if config.loss == "none":
+        return Classify(setup.net, "rgb")
+    if config.loss == "flow":
+        return PredictFlow(setup.net, config)
+    teacher, meta = load_net(config.teacher)
+    check_teacher(config.teacher, meta, setup.meta)
+    if config.loss == "mse-features":
+        check_features(meta.model, setup.meta.model)
+    return Distill(setup.net, teacher.to(here.device), config)
+
+
+def check_teacher(name: str, teacher: Meta, student: Meta) -> None:
+    """Raise FlowprepError unless the teacher saw such flow and names the same classes."""
+    if teacher.modality != "flow":
+        raise FlowprepError(
+            f"--teacher {name} sees {teacher.modality}", "give a run of train.teacher"
+        )
+    if teacher.classes != student.classes:
+        raise FlowprepError(
+            f"--teacher {name} knows {len(teacher.classes)} classes "
+            f"({', '.join(teacher.classes[:3])}, ...), the dataset has {len(student.classes)} "
+            f"({', '.join(student.classes[:3])}, ...)",
+            "train a teacher on this dataset, or give --labels with the teacher's classes",
+        )
+    for field in ("stride", "resize", "scale_flow"):
+        theirs, ours = getattr(teacher.window, field), getattr(student.window, field)
+        if theirs != ours:
+            flag = field.replace("_", "-")
+            raise FlowprepError(
+                f"--teacher {name} was trained with --{flag} {theirs}, this run has {ours}",
+                "its flow must look the same: give the same setting",
+            )
+
+
+def check_features(teacher: ModelConfig, student: ModelConfig) -> None:
+    """Raise FlowprepError unless both networks' pooled features are of one kind."""
+    theirs, ours = ((m.arch, m.width) for m in (teacher, student))
+    if theirs != ours:
+        raise FlowprepError(
+            f"the teacher is {theirs[0]} of width {theirs[1]:g}, the student {ours[0]} of "
+            f"{ours[1]:g}: their features do not compare",
+            "give both the same --arch and --width, or another --loss",
+        )
+
+
+def main() -> Stop:
+    config = parse(DistillConfig, "python -m train.distill")
+    with place(config.machine.device, config.machine.precision) as here:
+        return distill(config, here)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -131,7 +131,8 @@ def load_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise FlowprepError(
-            f"{path} is damaged: {error}", f"remove it to start anew, or use {LAST} with --init"
+            f"{path} is damaged, or no state of a run",
+            f"remove it to start anew, perhaps with --init {path.with_name(LAST)}",
         ) from error
     return state
 

@@ -96,4 +96,5 @@ def _gray(table: Table, frames: int) -> U8:
 def _device_name(here: Place) -> str:
     if here.device.type == "cuda":
         return torch.cuda.get_device_name(here.device)
-    return f"the CPU, {torch.get_num_threads()} threads"
+    n_threads = torch.get_num_threads()
+    return f"the CPU with {n_threads} thread{'s' * (n_threads > 1)}"

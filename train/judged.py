@@ -61,7 +61,9 @@ class Costs:
 
 def tell_table(judged: list[Judged], split: str, costs: Costs) -> None:
     """Print what each scored and costs."""
-    table = Table("run", "top-1", "top-5", "videos", *(COST_COLUMNS if costs.of else ()))
+    table = Table("run")
+    for column in (*ACCURACY_COLUMNS, *(COST_COLUMNS if costs.of else ())):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in judged:
         scores = one.scores
         accuracy = f"{scores.top(1):.1%}", f"{scores.top(5):.1%}", f"{len(scores):,}"
@@ -73,7 +75,8 @@ def tell_table(judged: list[Judged], split: str, costs: Costs) -> None:
         console.print(costs.how, markup=False)
 
 
-COST_COLUMNS = ("parameters, M", "GMACs", "networks, ms", "with TV-L1, ms")
+ACCURACY_COLUMNS = ("top-1", "top-5", "videos")
+COST_COLUMNS = ("M params", "GMACs", "nets ms", "+TV-L1 ms")
 
 
 def _cost_cells(cost: Cost | None) -> tuple[str, ...]:

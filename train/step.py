@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -122,6 +123,8 @@ def _wrap(trained: nn.Module, config: TrainConfig, here: Place) -> Any:
     """What `take` calls: memory format, compilation and data parallelism around `trained`."""
     if here.device.type == "cuda":
         trained.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if here.world > 1 and here.device.type == "cuda" and config.machine.sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(trained)
     if config.machine.compile:
         trained.compile()
     if here.world == 1:
@@ -137,7 +140,7 @@ def measure_statistics(net: nn.Module, inputs: Iterable[Tensor], here: Place) ->
     A running mean still holds its start, a variance of 1, after hundreds of steps, and lags behind
     weights that change fast (precise-BN: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021).
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm3d)]
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     net.train()
     for number, one in enumerate(inputs):

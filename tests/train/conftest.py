@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from flowprep.synth import Motion, render, write_video
 from train.common import Place
+
+HEIGHT, WIDTH, N_FRAMES = 64, 88, 40
+MOTIONS = {
+    "down": Motion(dy_px=1.5),
+    "left": Motion(dx_px=-2.0),
+    "right": Motion(dx_px=2.0),
+}
+VIDEOS_PER_CLASS = 3
+
+
+def run_extract(src: Path, out: Path, *options: str) -> Path:
+    """`flowprep extract` at the videos' own size, in a process of its own; it must succeed."""
+    command = [sys.executable, "-m", "flowprep", "extract", "--src", str(src), "--out", str(out)]
+    common = ["--executor", "local", "--workers", "1", "--engine", "cpu", "--size", "native"]
+    done = subprocess.run(
+        [*command, *common, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of three videos of two clips of 20 frames, in several shards."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for number, (name, motion) in enumerate(MOTIONS.items()):
+        (folder / "videos" / name).mkdir(parents=True)
+        for take in range(VIDEOS_PER_CLASS):
+            frames = render(motion, N_FRAMES, HEIGHT, WIDTH, seed=10 * number + take)
+            write_video(folder / "videos" / name / f"{take}.mp4", frames, 25, crf=4)
+    return run_extract(folder / "videos", folder / "shards", "--clip-frames", "20")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,15 +8,16 @@ import os
 import pickle
 import subprocess
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from flowprep import __version__
 from flowprep.errors import FlowprepError
 from train.data.batch import FLOW_CLIP_PX
 from train.data.windows import WindowConfig
@@ -166,4 +167,4 @@ def code_commit() -> str:
 
 def versions() -> dict[str, str]:
     """Of what results depend on."""
-    return {name: version(name) for name in ("flowprep", "torch", "numpy")}
+    return {"flowprep": __version__, "torch": torch.__version__, "numpy": np.__version__}

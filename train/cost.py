@@ -88,9 +88,9 @@ def _gray(table: Table, frames: int) -> U8:
 
     reader: Reader = SyntheticReader(table) if table.synthetic else ShardReader(table)
     n = min(frames + 1, int(table.frames_N[0]))
-    rgb_THW3 = reader.read(0, Span(0, n), None).rgb_THW3
-    assert rgb_THW3 is not None
-    return np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in rgb_THW3])
+    frames = reader.read(0, Span(0, n), None).rgb_HW3
+    assert frames is not None
+    return np.stack([cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY) for rgb_HW3 in frames])
 
 
 def _device_name(here: Place) -> str:

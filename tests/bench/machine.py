@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,18 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: _version(name) for name in LIBRARIES},
         "commit": _commit(),
         "date": date.today().isoformat(),
     }
+
+
+def _version(name: str) -> str:
+    """ "" where it is not installed: a machine lent for its GPU need not have all."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _commit() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from flowprep.synth import Motion, render, write_video
 
 MakeVideo = Callable[..., Path]
 Cli = Callable[..., Result]
+Extract = Callable[..., Path]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -66,3 +69,19 @@ def cli() -> Iterator[Cli]:
 
     yield run
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def extract() -> Extract:
+    """extract(src, out, *options): `flowprep extract` in a process of its own; it must succeed."""
+
+    def run(src: Path, out: Path, *options: str) -> Path:
+        command = [sys.executable, "-m", "flowprep", "extract", "--src", str(src)]
+        place = ["--out", str(out), "--executor", "local"]
+        done = subprocess.run(
+            [*command, *place, *options], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return out
+
+    return run

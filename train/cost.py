@@ -81,13 +81,13 @@ def median_s(work: Callable[[], object]) -> float:
     return median(times)
 
 
-def _gray(table: Table, frames: int) -> U8:
-    """uint8 [n, H, W]: the first frames of the first sample, one more than `frames` if it has."""
+def _gray(table: Table, n_frames: int) -> U8:
+    """uint8 [n, H, W]: the first frames of the first sample, one more than `n_frames` if it has."""
     import cv2
     import numpy as np
 
     reader: Reader = SyntheticReader(table) if table.synthetic else ShardReader(table)
-    n = min(frames + 1, int(table.frames_N[0]))
+    n = min(n_frames + 1, int(table.frames_N[0]))
     frames = reader.read(0, Span(0, n), None).rgb_HW3
     assert frames is not None
     return np.stack([cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY) for rgb_HW3 in frames])

@@ -7,12 +7,13 @@ The same frames give the same bytes on the same installed versions and CPU famil
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
@@ -61,12 +62,25 @@ class Codec(Protocol):
         """
         ...
 
-    def read(self, data: bytes, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Frames start..stop-1, decoding no more than their group of pictures needs.
+    def frames(
+        self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Frames start..stop-1, one by one, decoding no more than their group of pictures needs.
 
-        Raises ValueError when the bytes do not decode, or hold fewer than `stop` frames.
+        `data` is what was written, or a seekable file of just that, of which only the container's
+        header and these groups are read (of mkv, all before them too). Raises ValueError when the
+        bytes do not decode, or hold fewer than `stop` frames.
         """
         ...
+
+    def read(self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The same as one array, which may have no frame."""
+        ...
+
+
+def as_file(data: bytes | BinaryIO) -> BinaryIO:
+    """What `Codec.read` takes, as a file."""
+    return io.BytesIO(data) if isinstance(data, bytes) else data
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 
-from flowprep.codec.base import MAX_PIXELS, Kind
+from flowprep.codec.base import MAX_PIXELS, Kind, as_file
 from flowprep.codec.pixels import Array, check_frames, shape_of
 from flowprep.errors import ClipError
 from flowprep.records import F64
@@ -39,17 +41,29 @@ class JpegZip:
     def open_writer(self, path: Path, height: int, width: int, threads: int = 1) -> JpegWriter:
         return JpegWriter(self, path, height, width)
 
-    def read(self, data: bytes, start: int = 0, stop: int | None = None) -> np.ndarray:
-        if start < 0 or (stop is not None and stop < start):
-            raise ValueError(f"frames {start} to {stop} are no window")
-        images = _images(self.name, data, start, stop)
-        height, width = _size(images[0])
-        if any(_size(image) != (height, width) for image in images):
-            raise ValueError(f"the images of the {self.name} file differ in size")
-        frames = np.empty((len(images) - 1, *shape_of(self.kind, height, width)), np.uint8)
-        for frame, image in zip(frames, images[1:], strict=True):
+    def frames(
+        self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None
+    ) -> Iterator[np.ndarray]:
+        _, images = self._window(data, start, stop)
+        return map(self.decode, images)
+
+    def read(self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None) -> np.ndarray:
+        (height, width), images = self._window(data, start, stop)
+        frames = np.empty((len(images), *shape_of(self.kind, height, width)), np.uint8)
+        for frame, image in zip(frames, images, strict=True):
             frame[...] = self.decode(image)
         return frames
+
+    def _window(
+        self, data: bytes | BinaryIO, start: int, stop: int | None
+    ) -> tuple[tuple[int, int], list[bytes]]:
+        """Height and width, and the images start..stop-1."""
+        if start < 0 or (stop is not None and stop < start):
+            raise ValueError(f"frames {start} to {stop} are no window")
+        first, *images = _images(self.name, as_file(data), start, stop)
+        if any(_size(image) != _size(first) for image in images):
+            raise ValueError(f"the images of the {self.name} file differ in size")
+        return _size(first), images
 
     def encode(self, array: Array) -> bytes:
         import cv2
@@ -118,11 +132,11 @@ def _entry(index: int) -> zipfile.ZipInfo:
     return entry
 
 
-def _images(name: str, data: bytes, start: int, stop: int | None) -> list[bytes]:
+def _images(name: str, file: BinaryIO, start: int, stop: int | None) -> list[bytes]:
     """The first image, which gives the size, and then the images start..stop-1."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            n_frames = _n_frames(archive, len(data))
+        with zipfile.ZipFile(file) as archive:
+            n_frames = _n_frames(archive, file.seek(0, io.SEEK_END))
             if n_frames < max(1, start, stop or 0):
                 raise ValueError(f"it holds {n_frames} images, not {max(1, start, stop or 0)}")
             window = range(start, n_frames if stop is None else stop)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from flowprep.codec.pixels import (
     PixelFormat,
     check_frames,
 )
-from flowprep.codec.window import read_window
+from flowprep.codec.window import iter_window, read_window
 from flowprep.errors import ClipError
 from flowprep.records import F64
 
@@ -73,7 +73,12 @@ class VideoCodec:
     def open_writer(self, path: Path, height: int, width: int, threads: int = 1) -> VideoWriter:
         return VideoWriter(self, path, height, width)
 
-    def read(self, data: bytes, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def frames(
+        self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None
+    ) -> Iterator[np.ndarray]:
+        return iter_window(self, data, start, stop)
+
+    def read(self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None) -> np.ndarray:
         return read_window(self, data, start, stop)
 
 

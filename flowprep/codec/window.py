@@ -1,16 +1,20 @@
-"""Reading some frames out of the bytes of a video that may come from anywhere."""
+"""Reading some frames out of a video that may come from anywhere.
+
+An mp4 lists the place of every packet, so that those before the window need not be read. Matroska
+lists the times of keyframes, not how many frames lie between: there the packets before the window
+are read, though not decoded, and so they are where PyAV does not show the list (`index_entries`).
+"""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from flowprep.codec.base import GOP, MAX_PIXELS
+from flowprep.codec.base import GOP, MAX_PIXELS, as_file
 from flowprep.codec.pixels import Array, dtype_of, shape_of
 
 if TYPE_CHECKING:
@@ -21,25 +25,38 @@ if TYPE_CHECKING:
     from flowprep.codec.video import VideoCodec
 
 DEMUXERS = {"mp4": "mov", "mkv": "matroska"}
+BUFFER_BYTES = 8192  # read at once to find the header, most of it for nothing
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
 
 
-def read_window(codec: VideoCodec, data: bytes, start: int, stop: int | None) -> np.ndarray:
+def iter_window(
+    codec: VideoCodec, data: bytes | BinaryIO, start: int, stop: int | None
+) -> Iterator[Array]:
     """Frames start..stop-1 of the video `data`. Raises ValueError when they cannot be had."""
     if start < 0 or (stop is not None and stop < start):
         raise ValueError(f"frames {start} to {stop} are no window")
-    with _opened(codec, data) as container:
+    file = as_file(data)
+    with _opened(codec, file) as container:
         stream = _stream(codec, container)
-        height, width = stream.codec_context.height, stream.codec_context.width
-        arrays = list(_arrays(codec, stream, _packets(codec, container, stream), start, stop))
-    if not arrays:
-        return np.empty((0, *shape_of(codec.kind, height, width)), dtype_of(codec.kind))
-    return np.stack(arrays)
+        n_skipped, packets = _packets_from(codec, container, file, start - start % GOP)
+        yield from _arrays(codec, stream, packets, n_skipped, start, stop)
+
+
+def read_window(
+    codec: VideoCodec, data: bytes | BinaryIO, start: int, stop: int | None
+) -> np.ndarray:
+    """The same as one array."""
+    if arrays := list(iter_window(codec, data, start, stop)):
+        return np.stack(arrays)
+    with _opened(codec, as_file(data)) as container:
+        context = _stream(codec, container).codec_context
+        shape = shape_of(codec.kind, context.height, context.width)
+    return np.empty((0, *shape), dtype_of(codec.kind))
 
 
 @contextmanager
-def _opened(codec: VideoCodec, data: bytes) -> Iterator[InputContainer]:
-    """The container in `data`. What FFmpeg raises in the body becomes a ValueError."""
+def _opened(codec: VideoCodec, file: BinaryIO) -> Iterator[InputContainer]:
+    """The container in `file`. What FFmpeg raises in the body becomes a ValueError."""
     import av
 
     options = {
@@ -50,8 +67,9 @@ def _opened(codec: VideoCodec, data: bytes) -> Iterator[InputContainer]:
     }
     try:
         with av.open(
-            io.BytesIO(data),
+            file,
             format=DEMUXERS[codec.suffix],
+            buffer_size=BUFFER_BYTES,
             options=options,
             metadata_errors="replace",
         ) as container:
@@ -75,32 +93,88 @@ def _stream(codec: VideoCodec, container: InputContainer) -> VideoStream:
     return stream
 
 
-def _packets(codec: VideoCodec, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets of the stream in order: one for each frame, every `GOP`-th a keyframe."""
+def _packets_from(
+    codec: VideoCodec, container: InputContainer, file: BinaryIO, first: int
+) -> tuple[int, Iterator[Packet]]:
+    """How many packets lie before packet `first`, at most that many, and those from it on."""
+    stream = container.streams.video[0]
+    if codec.suffix == "mkv":
+        container.seek(0, stream=stream)  # FFmpeg reads the list when it has to seek
+    entries = _index(stream)
+    if codec.suffix == "mp4" and entries is not None:
+        return min(first, len(entries)), _placed(codec, file, entries, first)
+    packets = _demuxed(codec, container, entries)
+    return sum(1 for _ in islice(packets, first)), packets
+
+
+class _Entry(NamedTuple):
+    """A packet that the container lists; of mkv only keyframes, and of these only the time."""
+
+    pos: int
+    size: int
+    pts: int
+    is_keyframe: bool
+
+
+def _index(stream: VideoStream) -> list[_Entry] | None:
+    """What the container lists, None where PyAV does not tell. A copy: FFmpeg moves its own."""
+    if not hasattr(stream, "index_entries"):
+        return None
+    return [_Entry(e.pos, e.size, e.timestamp, e.is_keyframe) for e in stream.index_entries]
+
+
+def _placed(
+    codec: VideoCodec, file: BinaryIO, entries: list[_Entry], first: int
+) -> Iterator[Packet]:
+    """The packets from `first` on, by the list of all."""
+    from av.packet import Packet
+
+    for index, entry in enumerate(entries):
+        _check_keyframe(codec, index, entry.is_keyframe)
+    for entry in entries[first:]:
+        file.seek(entry.pos)
+        data = file.read(entry.size)
+        if not data or len(data) != entry.size:
+            raise ValueError(f"the {codec.name} video is cut short")
+        yield Packet(data)
+
+
+def _demuxed(
+    codec: VideoCodec, container: InputContainer, keyframes: list[_Entry] | None
+) -> Iterator[Packet]:
+    """The packets in order. FFmpeg skips what it cannot read, which the keyframes' times tell."""
     index = 0
-    for packet in container.demux(stream):
+    for packet in container.demux(container.streams.video[0]):
         if not packet.size:
             continue
-        if packet.is_keyframe != (index % GOP == 0):
-            raise ValueError(f"the {codec.name} video has its keyframes not at every frame {GOP}")
+        _check_keyframe(codec, index, packet.is_keyframe)
+        if packet.is_keyframe and keyframes is not None:
+            group = index // GOP
+            if [packet.pts] != [entry.pts for entry in keyframes[group : group + 1]]:
+                raise ValueError(f"the {codec.name} video lacks frames before frame {index}")
         yield packet
         index += 1
+
+
+def _check_keyframe(codec: VideoCodec, index: int, is_keyframe: bool) -> None:
+    if is_keyframe != (index % GOP == 0):
+        raise ValueError(f"the {codec.name} video has its keyframes not at every frame {GOP}")
 
 
 def _arrays(
     codec: VideoCodec,
     stream: VideoStream,
     packets: Iterator[Packet],
+    n_skipped: int,
     start: int,
     stop: int | None,
 ) -> Iterator[Array]:
-    """The frames start..stop-1, decoded from the keyframe before `start`."""
-    first = start - start % GOP
+    """The frames start..stop-1 out of packets of which the first is a keyframe."""
     height, width = stream.codec_context.height, stream.codec_context.width
     pixels = codec.pixel_format(height, width)
-    n_skipped = sum(1 for _ in islice(packets, first))
     n_frames = n_skipped
-    for frame in _decoded(codec, stream, islice(packets, None if stop is None else stop - first)):
+    n_wanted = None if stop is None else max(stop - n_skipped, 0)
+    for frame in _decoded(codec, stream, islice(packets, n_wanted)):
         if (frame.height, frame.width) != (height, width) or frame.is_corrupt:
             raise ValueError(f"frame {n_frames} of the {codec.name} video is damaged")
         if frame.format.name not in pixels.decoded:
@@ -121,7 +195,7 @@ def _decoded(
     for packet in packets:
         codec.check_packet(bytes(packet))
         n_packets += 1
-        for frame in packet.decode():
+        for frame in stream.codec_context.decode(packet):
             n_frames += 1
             yield frame
     for frame in stream.codec_context.decode(None):

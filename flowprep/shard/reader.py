@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -77,6 +79,43 @@ def read_at(path: Path, row: SampleRow) -> Sample:
                 file.seek(offset)
                 members[suffix] = file.read(size)
     return Sample(row.key, members)
+
+
+class Slice(io.RawIOBase):
+    """`size` bytes of an open file from `offset` on, as a file that can only be read.
+
+    Reads by place and moves no one's position in the file: any number of them may share `handle`,
+    across threads and forks too. It does not close the handle.
+    """
+
+    def __init__(self, handle: int, offset: int, size: int) -> None:
+        self._handle, self._offset, self._size, self._at = handle, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As io.BytesIO: a place before the first byte is the first byte."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer)[: max(self._size - self._at, 0)]
+        n_read = os.preadv(self._handle, [room], self._offset + self._at) if room.nbytes else 0
+        self._at += n_read
+        return n_read
+
+
+def open_member(handle: int, offset: int, size: int) -> BinaryIO:
+    """A member of a tar that is open as `handle`, as a seekable file: nothing is read yet."""
+    return io.BufferedReader(Slice(handle, offset, size))
 
 
 def flow_px(info: SampleInfo, codes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import contract_files as files
 import contract_video as video
 import numpy as np
 import pytest
@@ -34,17 +35,17 @@ contract = load_contract()
 
 def checks_for(entry: CodecEntry) -> list[video.Check]:
     """The checks that a codec of this family has to pass."""
-    checks = list(contract.ALL)
+    checks = [*contract.ALL, *files.ALL]
     if entry.kind != "rgb":
         checks.append(contract.check_zero_flow_is_exact)
     if entry.target.endswith(":JpegZip"):
-        return [*checks, video.check_plain_reader_of_zip]
-    checks += video.ALL
+        return [*checks, *files.INDEXED, video.check_plain_reader_of_zip]
+    checks += [*video.ALL, *files.VIDEO]
     if entry.target.endswith(":FFV1"):
-        checks.append(video.check_lossless_damage_is_seen)
-    elif entry.kind == "rgb":
+        return [*checks, *files.MKV, video.check_lossless_damage_is_seen]
+    if entry.kind == "rgb":
         checks.append(video.check_textbook_conversion)
-    return checks
+    return [*checks, *files.INDEXED]
 
 
 PAIRS = [

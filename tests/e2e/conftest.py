@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,16 +22,6 @@ MOTIONS = {
 }
 
 
-def run_extract(src: Path, out: Path, *options: str) -> Path:
-    """`flowprep extract` in a process of its own; it must succeed."""
-    command = [sys.executable, "-m", "flowprep", "extract", "--src", str(src), "--out", str(out)]
-    done = subprocess.run(
-        [*command, "--executor", "local", *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
-
-
 @pytest.fixture(autouse=True)
 def _webdataset_leaves_files_open() -> Iterator[None]:
     """Collect what webdataset leaves open here, where its warning may be ignored."""
@@ -44,12 +32,7 @@ def _webdataset_leaves_files_open() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def extract() -> Extract:
-    return run_extract
-
-
-@pytest.fixture(scope="session")
-def motion_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def motion_shards(tmp_path_factory: pytest.TempPathFactory, extract: Extract) -> Path:
     """A labelled dataset of rendered motions, one class and two videos each."""
     folder = tmp_path_factory.mktemp("motions")
     for number, (name, motion) in enumerate(MOTIONS.items()):
@@ -57,11 +40,13 @@ def motion_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for take in range(2):
             frames = render(motion, 5, 96, 128, seed=10 * number + take)
             write_video(folder / "videos" / name / f"{take}.mp4", frames, 25, crf=4)
-    return run_extract(folder / "videos", folder / "shards", "--size", "native", "--engine", "cpu")
+    return extract(folder / "videos", folder / "shards", "--size", "native", "--engine", "cpu")
 
 
 @pytest.fixture(scope="session")
-def sample_shards(shared_videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_shards(
+    shared_videos: list[Path], tmp_path_factory: pytest.TempPathFactory, extract: Extract
+) -> Path:
     """All sample videos at 10 frames a second, with the engine that costs nothing."""
     out = tmp_path_factory.mktemp("samples") / "shards"
-    return run_extract(shared_videos[0].parent, out, "--fps", "10", "--engine", "constant")
+    return extract(shared_videos[0].parent, out, "--fps", "10", "--engine", "constant")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,19 +20,12 @@ MOTIONS = {
 VIDEOS_PER_CLASS = 3
 
 
-def run_extract(src: Path, out: Path, *options: str) -> Path:
-    """`flowprep extract` at the videos' own size, in a process of its own; it must succeed."""
-    command = [sys.executable, "-m", "flowprep", "extract", "--src", str(src), "--out", str(out)]
-    common = ["--executor", "local", "--workers", "1", "--engine", "cpu", "--size", "native"]
-    done = subprocess.run(
-        [*command, *common, *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
+PLAIN = ("--workers", "1", "--engine", "cpu", "--size", "native")
+"""Options of flowprep extract that make a small dataset as it is, fast."""
 
 
 @pytest.fixture(scope="session")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled(tmp_path_factory: pytest.TempPathFactory, extract: Callable[..., Path]) -> Path:
     """Three classes of three videos of two clips of 20 frames, in several shards."""
     folder = tmp_path_factory.mktemp("labelled")
     for number, (name, motion) in enumerate(MOTIONS.items()):
@@ -42,7 +33,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for take in range(VIDEOS_PER_CLASS):
             frames = render(motion, N_FRAMES, HEIGHT, WIDTH, seed=10 * number + take)
             write_video(folder / "videos" / name / f"{take}.mp4", frames, 25, crf=4)
-    return run_extract(folder / "videos", folder / "shards", "--clip-frames", "20")
+    return extract(folder / "videos", folder / "shards", *PLAIN, "--clip-frames", "20")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,12 +1,11 @@
-"""One sample in, windows out; and what happens where it is damaged."""
+"""One sample in, windows of it out; and what happens where it is damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from flowprep.errors import FlowprepError
@@ -16,60 +15,61 @@ from train.data.synthetic import SyntheticReader
 from train.data.table import Table
 from train.data.windows import Crop, WindowConfig, cut_flow, cut_rgb, flows_at, frames_at
 
+Picture = TypeVar("Picture")
 
-class Window(NamedTuple):
-    """What a batch has one of for each place; None where it was not asked for."""
 
-    rgb_THW3: U8 | None
-    flow_2THW: F32 | None
+class Slots(NamedTuple):
+    """Where the windows of one sample go, one for each crop; None where it is not asked for."""
+
+    rgb_CTHW3: U8 | None  # uint8
+    flow_C2THW: F32 | None  # float32, in units of FLOW_CLIP_PX
 
 
 class Cutter:
     """Reads and cuts. Raises FlowprepError at once where a crop does not fit a sample."""
 
-    def __init__(
-        self, table: Table, config: WindowConfig, need_rgb: bool, need_flow: bool, skip_bad: bool
-    ) -> None:
+    def __init__(self, table: Table, config: WindowConfig, skip_bad: bool) -> None:
         check_crop_fits(table, config)
         self._table, self._config, self._skip_bad = table, config, skip_bad
-        self._need_rgb, self._need_flow = need_rgb, need_flow
         self._reader: Reader = SyntheticReader(table) if table.synthetic else ShardReader(table)
         self.damaged_N = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
 
-    def cut(self, row: int, start: int, crops: Sequence[Crop]) -> list[Window]:
-        """A window for each crop, of the frames from `start` on of sample `row`.
+    def cut(self, row: int, start: int, crops: Sequence[Crop], slots: Slots) -> bool:
+        """Fill `slots` with the crops of the frames from `start` on of sample `row`.
 
-        None at all where the sample is damaged and to be skipped: it is marked in `damaged_N`,
-        which the workers share. Raises FlowprepError naming shard and sample where it is damaged
-        otherwise, and always where the system does not let it be read.
+        False where the sample is damaged and to be skipped: it is marked in `damaged_N`, which the
+        workers share. Raises FlowprepError naming shard and sample where it is damaged otherwise,
+        and always where the system does not let it be read.
         """
         try:
-            return self._cut(row, start, crops)
+            self._cut(row, start, crops, slots)
         except ValueError as error:
             if not self._skip_bad:
                 raise self._error(row, error, "--skip-bad leaves such samples out") from error
             self.damaged_N[row] = 1
-            return []
+            return False
         except OSError as error:
             raise self._error(row, error, "see that the shards are where they were") from error
+        return True
 
-    def _cut(self, row: int, start: int, crops: Sequence[Crop]) -> list[Window]:
+    def _cut(self, row: int, start: int, crops: Sequence[Crop], slots: Slots) -> None:
         n_frames = int(self._table.frames_N[row])
         frames_T = frames_at(self._config, n_frames, start)
         flows_T = flows_at(frames_T, n_frames)
-        rgb_span = _span(frames_T) if self._need_rgb else None
-        flow_span = _span(flows_T) if self._need_flow else None
-        read = self._reader.read(row, rgb_span, flow_span)
-        rgb = flow = None
-        windows = []
-        for crop in crops:
-            if read.rgb_THW3 is not None:
-                rgb = cut_rgb(self._config, _picked(read.rgb_THW3, frames_T), crop)
-            if read.codes_THW is not None:
-                codes = _picked(read.codes_THW, flows_T)
-                flow = cut_flow(self._config, codes, read.zero_code, read.px_per_code, crop)
-            windows.append(Window(rgb, flow))
-        return windows
+        read = self._reader.read(
+            row,
+            None if slots.rgb_CTHW3 is None else _span(frames_T),
+            None if slots.flow_C2THW is None else _span(flows_T),
+        )
+        if slots.rgb_CTHW3 is not None and read.rgb_HW3 is not None:
+            for frame, t in _placed(read.rgb_HW3, frames_T):
+                for crop, out_THW3 in zip(crops, slots.rgb_CTHW3, strict=True):
+                    cut_rgb(self._config, frame, crop, out_THW3[t])
+        if slots.flow_C2THW is not None and read.codes_HW is not None:
+            coding = read.zero_code, read.px_per_code
+            for codes, t in _placed(read.codes_HW, flows_T):
+                for crop, out_2THW in zip(crops, slots.flow_C2THW, strict=True):
+                    cut_flow(self._config, codes, *coding, crop, out_2THW[:, t])
 
     def _error(self, row: int, error: Exception, hint: str) -> FlowprepError:
         tar = self._table.tars[int(self._table.tar_N[row])]
@@ -96,11 +96,8 @@ def _span(places_T: I64) -> Span:
     return Span(int(places_T.min()), int(places_T.max()) + 1)
 
 
-def _picked(array: npt.NDArray[Any], places_T: I64) -> npt.NDArray[Any]:
-    """What lies at these places; `array` goes from the lowest to the highest of them.
-
-    A view where they are evenly spaced.
-    """
-    at = places_T - places_T.min()
-    step = max(1, (len(array) - 1) // max(1, len(at) - 1))
-    return array[::step] if np.array_equal(at, step * np.arange(len(at))) else array[at]
+def _placed(pictures: Iterable[Picture], places_T: I64) -> Iterator[tuple[Picture, int]]:
+    """Each picture with every t at which `places_T` has it; the first has the lowest place."""
+    for place, picture in enumerate(pictures, int(places_T.min())):
+        for t in np.flatnonzero(places_T == place).tolist():
+            yield picture, t

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from flowprep.errors import FlowprepError
 from train.data.batch import Batch
 from train.data.cutter import Cutter
-from train.data.datasets import EvalWindows, TrainWindows
+from train.data.datasets import EvalWindows, Source, TrainWindows
 from train.data.stream import positions, share_of
 from train.data.table import Table
 from train.data.windows import WindowConfig
@@ -96,10 +96,9 @@ def train_loader(
         raise FlowprepError(
             "there is no video to train on", "see that the dataset has a split train"
         )
-    cutter = Cutter(table, windows, need_rgb, need_flow, skip_bad)
-    dataset = TrainWindows(table, windows, cutter, seed)
+    source = _source(table, windows, need_rgb, need_flow, skip_bad)
     steps = (list(positions(step, batch, rank, world)) for step in count(start_step))
-    return _batches(dataset, steps, table, cutter, workers, pin)
+    return _batches(TrainWindows(source, seed), steps, source, workers, pin)
 
 
 def eval_loader(
@@ -122,22 +121,23 @@ def eval_loader(
     `batch` counts the windows of a batch of this process; the last one may be smaller. Processes
     may get different numbers of batches, and none. A damaged window is left out with `skip_bad`.
     """
-    cutter = Cutter(table, windows, need_rgb, need_flow, skip_bad)
-    dataset = EvalWindows(table, windows, cutter, n_clips, n_crops)
+    source = _source(table, windows, need_rgb, need_flow, skip_bad)
     rows = range(rank, len(table), world)
     mine = [row * n_clips + clip for row in rows for clip in range(n_clips)]
     at_once = max(1, batch // n_crops)
     groups = [mine[i : i + at_once] for i in range(0, len(mine), at_once)]
-    return _batches(dataset, groups, table, cutter, workers, pin)
+    return _batches(EvalWindows(source, n_clips, n_crops), groups, source, workers, pin)
+
+
+def _source(
+    table: Table, config: WindowConfig, need_rgb: bool, need_flow: bool, skip_bad: bool
+) -> Source:
+    cutter = Cutter(table, config, skip_bad)
+    return Source(table=table, config=config, cutter=cutter, need_rgb=need_rgb, need_flow=need_flow)
 
 
 def _batches(
-    dataset: Dataset[Batch],
-    groups: Iterable[list[int]],
-    table: Table,
-    cutter: Cutter,
-    workers: int,
-    pin: bool,
+    dataset: Dataset[Batch], groups: Iterable[list[int]], source: Source, workers: int, pin: bool
 ) -> Batches:
     loader: DataLoader[Batch] = DataLoader(
         dataset,
@@ -147,7 +147,7 @@ def _batches(
         pin_memory=pin,
         worker_init_fn=_start_worker,
     )
-    return Batches(loader, table, cutter.damaged_N)
+    return Batches(loader, source.table, source.cutter.damaged_N)
 
 
 def _as_it_is(made: T) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -27,10 +28,13 @@ class Span(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """What was read of one sample; what was not asked for is None."""
+    """What is read of one sample, decoded as it is taken; what was not asked for is None.
 
-    rgb_THW3: U8 | None
-    codes_THW: Codes | None  # [n, 2H, W], dx above dy; px = (code - zero_code) * px_per_code
+    Taking raises ValueError where the sample is damaged, OSError where the system refuses.
+    """
+
+    rgb_HW3: Iterator[U8] | None
+    codes_HW: Iterator[Codes] | None  # [2H, W], dx above dy; px = (code - zero_code) * px_per_code
     zero_code: float
     px_per_code: float
 
@@ -39,10 +43,7 @@ class Reader(Protocol):
     """Where stretches come from."""
 
     def read(self, row: int, rgb: Span | None, flow: Span | None) -> Stretch:
-        """Frames and flows of sample `row`.
-
-        Raises ValueError where the sample is damaged, OSError where the system refuses.
-        """
+        """Frames and flows of sample `row`. Raises as taking them does."""
         ...
 
 
@@ -74,6 +75,8 @@ class ShardReader:
         while self._handles:
             os.close(self._handles.popitem()[1])
 
+    __del__ = close
+
     def _info(self, row: int) -> SampleInfo:
         info = parse_info(self._member(row, "json").read())
         key = self._table.key_N[row].as_py()
@@ -81,16 +84,13 @@ class ShardReader:
             raise ValueError(f"the tar has sample {info.key} where the index has {key}")
         return info
 
-    def _frames(self, row: int, info: SampleInfo, span: Span) -> U8:
-        frames = get_codec(info.rgb_codec, ["rgb"]).read(self._member(row, "rgb"), *span)
-        _check_size(frames, info.height, info.width)
-        return frames
+    def _frames(self, row: int, info: SampleInfo, span: Span) -> Iterator[U8]:
+        frames = get_codec(info.rgb_codec, ["rgb"]).frames(self._member(row, "rgb"), *span)
+        return _checked(frames, info.height, info.width)
 
-    def _codes(self, row: int, info: SampleInfo, span: Span) -> Codes:
+    def _codes(self, row: int, info: SampleInfo, span: Span) -> Iterator[Codes]:
         codec = get_codec(info.flow_codec, ["flow8", "flow16"])
-        codes = codec.read(self._member(row, "flow"), *span)
-        _check_size(codes, 2 * info.height, info.width)
-        return codes
+        return _checked(codec.frames(self._member(row, "flow"), *span), 2 * info.height, info.width)
 
     def _member(self, row: int, member: str) -> BinaryIO:
         offset, size = self._table.places_N32[row, MEMBERS.index(member)].tolist()
@@ -108,6 +108,8 @@ class ShardReader:
         return self._handles[tar]
 
 
-def _check_size(frames: np.ndarray, height: int, width: int) -> None:
-    if frames.shape[1:3] != (height, width):
-        raise ValueError(f"pictures are {frames.shape[1:3]}, the json says {(height, width)}")
+def _checked(frames: Iterator[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:
+    for frame in frames:
+        if frame.shape[:2] != (height, width):
+            raise ValueError(f"a picture is {frame.shape[:2]}, the json says {(height, width)}")
+        yield frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -63,21 +64,23 @@ class SyntheticReader:
         )
 
 
-def _frames(motion: tuple[int, int], span: Span, seed: int) -> U8:
+def _frames(motion: tuple[int, int], span: Span, seed: int) -> Iterator[U8]:
     import cv2
 
     noise = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    texture = cv2.GaussianBlur(noise, (0, 0), 2, borderType=cv2.BORDER_REFLECT)
-    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 2, borderType=cv2.BORDER_REFLECT)
+    texture = cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX)
     dx, dy = motion
-    return np.stack([np.roll(texture, (t * dy, t * dx), (0, 1)) for t in range(*span)])
+    for t in range(*span):
+        yield np.roll(texture, (t * dy, t * dx), (0, 1))
 
 
-def _codes(motion: tuple[int, int], span: Span, seed: int) -> Codes:
-    rng = np.random.default_rng((seed, span.start))
-    true = np.rint(ZERO_CODE + np.array(motion) / PX_PER_CODE).astype(np.int64)
-    noise = rng.integers(
-        -NOISE_CODES, NOISE_CODES + 1, (span.stop - span.start, 2, HEIGHT, WIDTH), np.int8
+def _codes(motion: tuple[int, int], span: Span, seed: int) -> Iterator[Codes]:
+    """The motion, and in every picture the same noise: it is for speed, not for realism."""
+    noise = np.random.default_rng(seed).integers(
+        -NOISE_CODES, NOISE_CODES + 1, (2, HEIGHT, WIDTH), np.int8
     )
-    codes = (true.reshape(1, 2, 1, 1) + noise).astype(np.uint8)
-    return codes.reshape(-1, 2 * HEIGHT, WIDTH)
+    dxy = np.rint(ZERO_CODE + np.array(motion) / PX_PER_CODE).astype(np.int64)
+    codes = (dxy.reshape(2, 1, 1) + noise).astype(np.uint8).reshape(2 * HEIGHT, WIDTH)
+    for _ in range(*span):
+        yield codes

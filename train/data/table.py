@@ -64,8 +64,9 @@ class Table:
 
     def videos_per_class(self) -> I64:
         """int64 [classes]."""
-        label, _ = np.unique(np.stack([self.label_N, self.video_N]), axis=1)
-        return np.bincount(label[label >= 0], minlength=len(self.classes))
+        is_known = self.label_N >= 0
+        pairs = np.unique(self.label_N[is_known] * len(self.videos) + self.video_N[is_known])
+        return np.bincount(pairs // len(self.videos), minlength=len(self.classes))
 
     def order(self) -> str:
         """Hash of which samples these are, and of their order."""
@@ -131,9 +132,11 @@ def _labelled(index: Any, notes: list[str]) -> Any:
 
 
 def _kept(index: Any, mask: Any, why_not: str, notes: list[str]) -> Any:
+    if pc.all(mask).as_py():
+        return index
     kept = index.filter(mask)
-    if n_lost := len(index) - len(kept):
-        notes.append(f"{n_lost:,} of {len(index):,} samples {why_not} and are left out")
+    n_lost = len(index) - len(kept)
+    notes.append(f"{n_lost:,} of {len(index):,} samples {why_not} and are left out")
     return kept
 
 

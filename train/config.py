@@ -68,7 +68,7 @@ class Optim:
     schedule: Literal["cosine", "step"] = "cosine"  # to zero, or a tenth at 3/4 and 7/8
     clip_norm: float = 5.0  # longest gradient; 0 = any
     ema: float = 0.0  # decay of the average of the weights, which is then what is kept; 0 = off
-    precise_bn: int = 32  # batches, at most an epoch's, to measure batch norm on; 0 = running mean
+    precise_bn: int = 16  # batches, at most an epoch's, to measure batch norm on; 0 = running mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ class Costs:
 
 def tell_table(judged: list[Judged], split: str, costs: Costs) -> None:
     """Print what each scored and costs."""
-    table = Table("run")
+    table = Table()
+    table.add_column("run", overflow="fold")
     for column in (*ACCURACY_COLUMNS, *(COST_COLUMNS if costs.of else ())):
         table.add_column(column, justify="right", no_wrap=True)
     for one in judged:
@@ -72,7 +73,7 @@ def tell_table(judged: list[Judged], split: str, costs: Costs) -> None:
     console.print(f"split {split}, by video")
     console.print(table)
     if costs.how:
-        console.print(costs.how, markup=False)
+        console.print(costs.how, markup=False, soft_wrap=True)
 
 
 ACCURACY_COLUMNS = ("top-1", "top-5", "videos")

@@ -37,6 +37,10 @@ ASK_STEPS = 10
 """Processes agree at every so many steps on whether to save or stop: asking waits for the GPU."""
 
 
+VALIDATE_STEPS = 20
+"""Epochs shorter than this go by together between two validations."""
+
+
 @dataclass(frozen=True)
 class Feed:
     """The batches of one process."""
@@ -97,8 +101,9 @@ class Trainer:
             tell(f"{len(keys)} damaged samples were left out: {', '.join(keys[:5])}")
 
     def _epoch_ends(self) -> bool:
-        """Whether the step just taken completed a pass over the videos, or the run."""
-        step, length = self._stepper.step, self._feed.epoch_steps
+        """Whether the step just taken completed some passes over the videos, or the run."""
+        epochs = math.ceil(VALIDATE_STEPS / self._feed.epoch_steps)
+        step, length = self._stepper.step, epochs * self._feed.epoch_steps
         return step // length > (step - 1) // length or step == self._stepper.total_steps
 
     def _is_save_due(self) -> bool:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +46,15 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _every_epoch() -> Iterator[None]:
+    """Validate after each epoch of two steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.loop.VALIDATE_STEPS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
 def finished(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher trained without a stop."""
     run = tmp_path_factory.mktemp("finished") / "teacher"
@@ -169,7 +177,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def test_two_processes_train_as_one_does(labelled: Path, tmp_path: Path) -> None:
     """Each batch is split in two either way, so that batch norm sees the same clips."""
-    common = ["--epochs", 1, "--dropout", 0, "--precise-bn", 0, "--val-share", 0.4]
+    common = ["--epochs", 1, "--dropout", 0, "--precise-bn", 0, "--val-share", 0.3]
     alone = options(labelled, tmp_path / "one")
     code, told = ended(run_module("teacher", *alone, *common, "--micro-batch", 2))
     assert code == 0, told

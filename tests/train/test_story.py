@@ -24,8 +24,6 @@ from train.metrics import score
 from train.setup import make_table, views
 from train.teacher import train_teacher
 
-pytestmark = pytest.mark.slow
-
 CLASSES: dict[str, Callable[[float], Motion]] = {
     "clockwise": lambda v: Motion(rotate_deg=v),
     "counter": lambda v: Motion(rotate_deg=-v),
@@ -80,12 +78,14 @@ def losses(run: str) -> list[float]:
     return [row["loss"] for row in log if row["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_both_losses_fall(runs: dict[str, str]) -> None:
     for run in runs.values():
         found = losses(run)
         assert np.mean(found[-4:]) < 0.5 * np.mean(found[:4])
 
 
+@pytest.mark.slow
 def test_teacher_student_and_both_together_know_videos_they_never_saw(
     runs: dict[str, str], shards: Path
 ) -> None:
@@ -99,6 +99,7 @@ def test_teacher_student_and_both_together_know_videos_they_never_saw(
         assert judged.scores.top(1) >= 3 * CHANCE, judged.name
 
 
+@pytest.mark.slow
 def test_without_its_flow_the_teacher_knows_nothing(runs: dict[str, str], shards: Path) -> None:
     net, meta = load_net(runs["teacher"])
     table = make_table(data(shards)).only("test")
@@ -108,3 +109,23 @@ def test_without_its_flow_the_teacher_knows_nothing(runs: dict[str, str], shards
 
     seen = views(table, meta.window, data(shards), cpu(), ("flow",), batch=8)
     assert score(net, "flow", still(seen), cpu()).top(1) == pytest.approx(CHANCE)
+
+
+def test_without_a_teacher_one_is_trained_first_and_taken_again(
+    labelled: Path, tmp_path: Path, here: Place
+) -> None:
+    """What `python -m train.distill --shards shards/` does, at the smallest size there is."""
+    config = DistillConfig(
+        run=str(tmp_path / "d3d"),
+        data=Data(shards=str(labelled), frames=4, crop=32),
+        net=Net(width=0.1),
+        optim=Optim(epochs=0.5),
+    )
+    assert distill(config, here) == "done"
+    teacher, student = (load_net(str(tmp_path / run))[1] for run in ("d3d/teacher", "d3d"))
+    assert (teacher.modality, student.modality) == ("flow", "rgb")
+    assert teacher.window == student.window
+    assert student.config["teacher"] == str(tmp_path / "d3d" / "teacher")
+    before = (tmp_path / "d3d" / "teacher" / "best.safetensors").stat().st_mtime_ns
+    assert distill(config, here) == "done"
+    assert (tmp_path / "d3d" / "teacher" / "best.safetensors").stat().st_mtime_ns == before

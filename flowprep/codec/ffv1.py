@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowprep.codec.base import GOP
 from flowprep.codec.pixels import BGR0, GRAY, GRAY16, PixelFormat
 from flowprep.codec.video import VideoCodec
+
+if TYPE_CHECKING:
+    from av.packet import Packet
 
 PIXEL_FORMATS = {"rgb": BGR0, "flow8": GRAY, "flow16": GRAY16}
 FOOTER_BYTES = 8  # of a slice: 3 its length without them, 1 status, 4 CRC
@@ -48,11 +52,12 @@ class FFV1(VideoCodec):
     def pixel_format(self, height: int, width: int) -> PixelFormat:
         return PIXEL_FORMATS[self.kind]
 
-    def check_packet(self, packet: bytes) -> None:
-        end = len(packet)
+    def check_packet(self, packet: Packet) -> None:
+        data = bytes(packet)
+        end = len(data)
         while end >= FOOTER_BYTES:
-            length = int.from_bytes(packet[end - 8 : end - 5], "big") + FOOTER_BYTES
-            if length > end or _crc(packet[end - length : end]):
+            length = int.from_bytes(data[end - 8 : end - 5], "big") + FOOTER_BYTES
+            if length > end or _crc(data[end - length : end]):
                 raise ValueError(f"the {self.name} video is damaged: a slice fails its checksum")
             end -= length
         if end:

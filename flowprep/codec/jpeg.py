@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from flowprep.codec.base import MAX_PIXELS, Kind, as_file
-from flowprep.codec.pixels import Array, check_frames, shape_of
+from flowprep.codec.base import MAX_PIXELS, Kind, Region, as_file
+from flowprep.codec.pixels import Array, check_frames, check_region, part_of, shape_of, whole
 from flowprep.errors import ClipError
 from flowprep.records import F64
 
@@ -42,16 +42,23 @@ class JpegZip:
         return JpegWriter(self, path, height, width)
 
     def frames(
-        self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None
+        self,
+        data: bytes | BinaryIO,
+        start: int = 0,
+        stop: int | None = None,
+        region: Region | None = None,
     ) -> Iterator[np.ndarray]:
-        _, images = self._window(data, start, stop)
-        return map(self.decode, images)
+        size, images = self._window(data, start, stop)
+        region = region or whole(self.kind, *size)
+        check_region(self.kind, region, *size)
+        for image in images:
+            yield self.decode(image, region)
 
     def read(self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None) -> np.ndarray:
         (height, width), images = self._window(data, start, stop)
         frames = np.empty((len(images), *shape_of(self.kind, height, width)), np.uint8)
         for frame, image in zip(frames, images, strict=True):
-            frame[...] = self.decode(image)
+            frame[...] = self.decode(image, whole(self.kind, height, width))
         return frames
 
     def _window(
@@ -74,7 +81,7 @@ class JpegZip:
             raise ClipError("encode-error", f"JPEG refuses {array.shape[1]} x {array.shape[0]}")
         return data.tobytes()
 
-    def decode(self, data: bytes) -> Array:
+    def decode(self, data: bytes, region: Region) -> Array:
         import cv2
 
         colour = cv2.IMREAD_COLOR if self.kind == "rgb" else cv2.IMREAD_GRAYSCALE
@@ -86,7 +93,10 @@ class JpegZip:
             raise ValueError(f"an image of the {self.name} file does not decode") from error
         if image is None:
             raise ValueError(f"an image of the {self.name} file does not decode")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.kind == "rgb" else image
+        part = part_of(self.kind, image, region)
+        if self.kind == "rgb":
+            return cv2.cvtColor(part, cv2.COLOR_BGR2RGB)
+        return part.reshape(-1, region.width)
 
 
 class JpegWriter:

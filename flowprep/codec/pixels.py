@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowprep.codec.base import Kind
+from flowprep.codec.base import Kind, Region
 from flowprep.records import F64
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PixelFormat:
     color_range: int
     matrix: int
     pack: Callable[[Array], VideoFrame]
-    unpack: Callable[[VideoFrame], Array]
+    unpack: Callable[[VideoFrame, Region], Array]  # only the region
 
 
 def _frame(pixel_format: str, height: int, width: int, planes: Sequence[Array | int]) -> VideoFrame:
@@ -64,17 +64,19 @@ def _frame(pixel_format: str, height: int, width: int, planes: Sequence[Array | 
     from av import VideoFrame
 
     frame = VideoFrame(width, height, pixel_format)
-    for index, plane in enumerate(planes):
-        _plane(frame, index)[...] = plane
+    for view, plane in zip(_planes(frame), planes, strict=True):
+        view[...] = plane
     return frame
 
 
-def _plane(frame: VideoFrame, index: int = 0) -> Array:
-    """A view of one plane, [rows, items in a row], without its padding."""
-    plane = frame.planes[index]
+def _planes(frame: VideoFrame) -> list[Array]:
+    """A view of each plane, [rows, items in a row], without its padding."""
     dtype, n_items = STORED_AS.get(frame.format.name, ("u1", 1))
-    rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
-    return rows[:, : plane.width * n_items]
+    views = []
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
+        views.append(rows[:, : plane.width * n_items])
+    return views
 
 
 def _pack_yuv420(rgb: Array) -> VideoFrame:
@@ -87,10 +89,21 @@ def _pack_yuv420(rgb: Array) -> VideoFrame:
     return _frame("yuv420p", height, width, [luma, *chroma])
 
 
-def _unpack_yuv420(frame: VideoFrame) -> Array:
+def _unpack_yuv420(frame: VideoFrame, region: Region) -> Array:
+    """Converts the region and what shares its chroma: at most a row and a column on each side."""
     import cv2
 
-    return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
+    top, left = region.top // 2, region.left // 2  # in chroma
+    bottom = (region.top + region.height + 1) // 2
+    right = (region.left + region.width + 1) // 2
+    height, width = bottom - top, right - left
+    luma, *chroma = _planes(frame)
+    i420 = np.empty((3 * height, 2 * width), np.uint8)
+    i420[: 2 * height] = luma[2 * top : 2 * bottom, 2 * left : 2 * right]
+    for half, plane in zip(i420[2 * height :].reshape(2, height, width), chroma, strict=True):
+        half[...] = plane[top:bottom, left:right]
+    rgb = cv2.cvtColor(i420, cv2.COLOR_YUV2RGB_I420)[region.top % 2 :, region.left % 2 :]
+    return rgb[: region.height, : region.width]
 
 
 def _pack_yuv444(rgb: Array) -> VideoFrame:
@@ -100,10 +113,11 @@ def _pack_yuv444(rgb: Array) -> VideoFrame:
     return _frame("yuv444p", rgb.shape[0], rgb.shape[1], planes)
 
 
-def _unpack_yuv444(frame: VideoFrame) -> Array:
+def _unpack_yuv444(frame: VideoFrame, region: Region) -> Array:
     import cv2
 
-    return cv2.transform(cv2.merge([_plane(frame, i) for i in range(3)]), YCC_TO_RGB)
+    planes = [part_of("rgb", plane, region) for plane in _planes(frame)]
+    return cv2.transform(cv2.merge(planes), YCC_TO_RGB)
 
 
 def _pack_bgr0(rgb: Array) -> VideoFrame:
@@ -114,11 +128,11 @@ def _pack_bgr0(rgb: Array) -> VideoFrame:
     return _frame("bgr0", height, width, [bgra.reshape(height, -1)])
 
 
-def _unpack_bgr0(frame: VideoFrame) -> Array:
+def _unpack_bgr0(frame: VideoFrame, region: Region) -> Array:
     import cv2
 
-    bgra = _plane(frame).reshape(frame.height, frame.width, 4)
-    return cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGB)
+    bgra = _planes(frame)[0].reshape(frame.height, frame.width, 4)
+    return cv2.cvtColor(part_of("rgb", bgra, region), cv2.COLOR_BGRA2RGB)
 
 
 def _pack_luma(codes: Array) -> VideoFrame:
@@ -133,9 +147,11 @@ def _pack_gray16(codes: Array) -> VideoFrame:
     return _frame("gray16le", codes.shape[0], codes.shape[1], [codes])
 
 
-def _unpack_plane(frame: VideoFrame) -> Array:
-    rows = _plane(frame)
-    return rows.astype(rows.dtype.newbyteorder("="))
+def _unpack_planes(frame: VideoFrame, region: Region) -> Array:
+    """A copy: the decoder still reads its own when it makes the next frames."""
+    planes = part_of("flow8", _planes(frame)[0], region)
+    codes = planes.astype(planes.dtype.newbyteorder("="), order="C")
+    return codes.reshape(-1, region.width)
 
 
 YUV420 = PixelFormat(
@@ -168,7 +184,7 @@ LUMA = PixelFormat(
     color_range=FULL,
     matrix=MATRIX_BT601,
     pack=_pack_luma,
-    unpack=_unpack_plane,
+    unpack=_unpack_planes,
 )
 GRAY = PixelFormat(
     name="gray",
@@ -176,7 +192,7 @@ GRAY = PixelFormat(
     color_range=FULL,
     matrix=MATRIX_BT601,
     pack=_pack_gray,
-    unpack=_unpack_plane,
+    unpack=_unpack_planes,
 )
 GRAY16 = PixelFormat(
     name="gray16le",
@@ -184,7 +200,7 @@ GRAY16 = PixelFormat(
     color_range=FULL,
     matrix=MATRIX_BT601,
     pack=_pack_gray16,
-    unpack=_unpack_plane,
+    unpack=_unpack_planes,
 )
 
 
@@ -195,6 +211,35 @@ def shape_of(kind: Kind, height: int, width: int) -> tuple[int, ...]:
 
 def dtype_of(kind: Kind) -> type[np.uint8] | type[np.uint16]:
     return np.uint16 if kind == "flow16" else np.uint8
+
+
+def whole(kind: Kind, height: int, width: int) -> Region:
+    """All of an array of this height and width; the height is that of both planes of flow."""
+    height //= 1 if kind == "rgb" else 2
+    return Region(height, width, 0, 0, height, width)
+
+
+def check_region(kind: Kind, region: Region, height: int, width: int) -> None:
+    """Raises ValueError unless `region` is a part of arrays of this height and width."""
+    wanted = region.picture_height * (1 if kind == "rgb" else 2), region.picture_width
+    if (height, width) != wanted:
+        raise ValueError(f"a picture is {(height, width)}, not {wanted}")
+    bottom, right = region.top + region.height, region.left + region.width
+    if not (
+        0 <= region.top < bottom <= region.picture_height
+        and 0 <= region.left < right <= region.picture_width
+    ):
+        raise ValueError(f"{region} is no part of a picture")
+
+
+def part_of(kind: Kind, array: Array, region: Region) -> Array:
+    """A view of the region: of an array [H, W, ...], or of flow [2H, W], and then [2, h, w]."""
+    rows = slice(region.top, region.top + region.height)
+    columns = slice(region.left, region.left + region.width)
+    if kind == "rgb":
+        return array[rows, columns]
+    planes = array.reshape(2, region.picture_height, region.picture_width)
+    return planes[:, rows, columns]
 
 
 def check_frames(kind: Kind, frames: np.ndarray, height: int, width: int, pts_s: F64) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
-from flowprep.codec.base import Kind
+from flowprep.codec.base import Kind, Region
 from flowprep.codec.pixels import (
     PRIMARIES_BT709,
     TRANSFER_BT709,
@@ -67,16 +67,20 @@ class VideoCodec:
     def pixel_format(self, height: int, width: int) -> PixelFormat:
         """How frames of this size are stored."""
 
-    def check_packet(self, packet: bytes) -> None:
+    def check_packet(self, packet: Packet) -> None:
         """Raises ValueError when a packet carries a checksum that does not fit."""
 
     def open_writer(self, path: Path, height: int, width: int, threads: int = 1) -> VideoWriter:
         return VideoWriter(self, path, height, width)
 
     def frames(
-        self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None
+        self,
+        data: bytes | BinaryIO,
+        start: int = 0,
+        stop: int | None = None,
+        region: Region | None = None,
     ) -> Iterator[np.ndarray]:
-        return iter_window(self, data, start, stop)
+        return iter_window(self, data, start, stop, region)
 
     def read(self, data: bytes | BinaryIO, start: int = 0, stop: int | None = None) -> np.ndarray:
         return read_window(self, data, start, stop)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from flowprep.codec.base import GOP, MAX_PIXELS, as_file
-from flowprep.codec.pixels import Array, dtype_of, shape_of
+from flowprep.codec.base import GOP, MAX_PIXELS, Region, as_file
+from flowprep.codec.pixels import Array, check_region, dtype_of, shape_of, whole
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -30,7 +30,11 @@ DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
 
 
 def iter_window(
-    codec: VideoCodec, data: bytes | BinaryIO, start: int, stop: int | None
+    codec: VideoCodec,
+    data: bytes | BinaryIO,
+    start: int,
+    stop: int | None,
+    region: Region | None = None,
 ) -> Iterator[Array]:
     """Frames start..stop-1 of the video `data`. Raises ValueError when they cannot be had."""
     if start < 0 or (stop is not None and stop < start):
@@ -38,8 +42,8 @@ def iter_window(
     file = as_file(data)
     with _opened(codec, file) as container:
         stream = _stream(codec, container)
-        n_skipped, packets = _packets_from(codec, container, file, start - start % GOP)
-        yield from _arrays(codec, stream, packets, n_skipped, start, stop)
+        n_skipped, packets = _packets_from(codec, container, file, start - start % GOP, stop)
+        yield from _arrays(codec, stream, packets, n_skipped, start, stop, region)
 
 
 def read_window(
@@ -62,7 +66,7 @@ def _opened(codec: VideoCodec, file: BinaryIO) -> Iterator[InputContainer]:
     options = {
         "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
         "protocol_whitelist": "none",
-        "codec_whitelist": codec.decoder,
+        "codec_whitelist": "none",  # else it decodes a frame of whatever it finds, for nothing
         **DECODER_OPTIONS,
     }
     try:
@@ -94,13 +98,16 @@ def _stream(codec: VideoCodec, container: InputContainer) -> VideoStream:
 
 
 def _packets_from(
-    codec: VideoCodec, container: InputContainer, file: BinaryIO, first: int
+    codec: VideoCodec, container: InputContainer, file: BinaryIO, first: int, stop: int | None
 ) -> tuple[int, Iterator[Packet]]:
-    """How many packets lie before packet `first`, at most that many, and those from it on."""
+    """How many packets lie before packet `first`, at most that many, and those from it on.
+
+    Those from `stop` on may be missing.
+    """
     stream = container.streams.video[0]
     if codec.suffix == "mkv":
         container.seek(0, stream=stream)  # FFmpeg reads the list when it has to seek
-    entries = _index(stream)
+    entries = _index(stream, stop if codec.suffix == "mp4" else None)
     if codec.suffix == "mp4" and entries is not None:
         return min(first, len(entries)), _placed(codec, file, entries, first)
     packets = _demuxed(codec, container, entries)
@@ -116,11 +123,15 @@ class _Entry(NamedTuple):
     is_keyframe: bool
 
 
-def _index(stream: VideoStream) -> list[_Entry] | None:
-    """What the container lists, None where PyAV does not tell. A copy: FFmpeg moves its own."""
+def _index(stream: VideoStream, stop: int | None) -> list[_Entry] | None:
+    """What the container lists, at most `stop` entries; None where PyAV does not tell.
+
+    A copy: FFmpeg moves its own.
+    """
     if not hasattr(stream, "index_entries"):
         return None
-    return [_Entry(e.pos, e.size, e.timestamp, e.is_keyframe) for e in stream.index_entries]
+    entries = islice(stream.index_entries, stop)
+    return [_Entry(e.pos, e.size, e.timestamp, e.is_keyframe) for e in entries]
 
 
 def _placed(
@@ -168,9 +179,12 @@ def _arrays(
     n_skipped: int,
     start: int,
     stop: int | None,
+    region: Region | None,
 ) -> Iterator[Array]:
     """The frames start..stop-1 out of packets of which the first is a keyframe."""
     height, width = stream.codec_context.height, stream.codec_context.width
+    region = region or whole(codec.kind, height, width)
+    check_region(codec.kind, region, height, width)
     pixels = codec.pixel_format(height, width)
     n_frames = n_skipped
     n_wanted = None if stop is None else max(stop - n_skipped, 0)
@@ -180,7 +194,7 @@ def _arrays(
         if frame.format.name not in pixels.decoded:
             raise ValueError(f"the {codec.name} video is {frame.format.name}, not {pixels.name}")
         if n_frames >= start:
-            yield pixels.unpack(frame)
+            yield pixels.unpack(frame, region)
         n_frames += 1
     wanted = start if stop is None else stop
     if n_frames < wanted:
@@ -193,7 +207,7 @@ def _decoded(
     """One frame for each packet."""
     n_packets = n_frames = 0
     for packet in packets:
-        codec.check_packet(bytes(packet))
+        codec.check_packet(packet)
         n_packets += 1
         for frame in stream.codec_context.decode(packet):
             n_frames += 1

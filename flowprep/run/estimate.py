@@ -18,11 +18,11 @@ from flowprep.run.prepare import Work
 from flowprep.run.stages import output_size
 
 BYTES_PER_PIXEL = {
-    "x264": 0.051,
+    "x264": 0.058,
     "x264-fast": 0.070,
     "ffv1": 0.67,
     "jpeg": 0.30,
-    "x264-flow": 0.038,
+    "x264-flow": 0.042,
     "x264-flow-fast": 0.043,
     "ffv1-flow": 0.072,
     "jpeg-flow": 0.086,

@@ -29,6 +29,7 @@ from codecs_equal import FPS, equal_encodes, write
 from codecs_table import render
 
 from flowprep.codec.base import CODECS, DEFAULT_FLOW, DEFAULT_RGB, FAST_FLOW, FAST_RGB, get_codec
+from flowprep.codec.pixels import whole
 from flowprep.decode.base import get_decoder
 from flowprep.flow.base import get_engine
 from flowprep.quantize import Quantizer, make_quantizer
@@ -147,7 +148,8 @@ def bounds(clip: Clip) -> dict[str, float]:
     """What no codec of these pixel formats can do better."""
     rgb = get_codec(DEFAULT_RGB, ["rgb"])
     pixels = rgb.pixel_format(*clip.rgb.shape[1:3])
-    back = np.stack([pixels.unpack(pixels.pack(frame)) for frame in clip.rgb])
+    everything = whole("rgb", *clip.rgb.shape[1:3])
+    back = np.stack([pixels.unpack(pixels.pack(frame), everything) for frame in clip.rgb])
     quantizer = make_quantizer("symmetric", BOUND_PX)
     steps = flow_error(quantizer, quantizer.encode(clip.uv), clip.uv)
     magnitude = np.sqrt((clip.uv**2).sum(axis=1))

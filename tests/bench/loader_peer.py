@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 import flowprep.shard.reader
-from flowprep.codec.base import get_codec
+from flowprep.codec.base import Region, get_codec
 from flowprep.quantize import make_quantizer
 from flowprep.shard.reader import flow_px, iter_samples
 from train.data.reader import Span, Stretch
@@ -68,18 +68,27 @@ class LooseReader:
             None if flow is None else _loose_codes(clip, flow),
             self._quantizer.zero_code,
             self._quantizer.px_per_code,
+            next((span.region for span in (rgb, flow) if span), None),
         )
 
 
 def _loose_frames(clip: Path, span: Span) -> Iterator[np.ndarray]:
     for i in range(*span):
-        yield cv2.cvtColor(_imread(f"{clip}/img_{i:05d}.jpg", cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        bgr = _imread(f"{clip}/img_{i:05d}.jpg", cv2.IMREAD_COLOR)
+        yield cv2.cvtColor(_part(bgr, span.region), cv2.COLOR_BGR2RGB)
 
 
 def _loose_codes(clip: Path, span: Span) -> Iterator[np.ndarray]:
     for i in range(*span):
         xy = [_imread(f"{clip}/flow_{a}_{i:05d}.jpg", cv2.IMREAD_GRAYSCALE) for a in "xy"]
-        yield np.concatenate(xy)
+        yield np.concatenate([_part(codes, span.region) for codes in xy])
+
+
+def _part(image: np.ndarray, region: Region | None) -> np.ndarray:
+    if region is None:
+        return image
+    bottom, right = region.top + region.height, region.left + region.width
+    return image[region.top : bottom, region.left : right]
 
 
 def _imread(path: str, flag: int) -> np.ndarray:

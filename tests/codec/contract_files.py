@@ -13,7 +13,7 @@ import pytest
 from codec_clips import N_FRAMES, encode, make_frames
 from contract_video import packets_of
 
-from flowprep.codec.base import GOP, Codec
+from flowprep.codec.base import GOP, Codec, Region
 from flowprep.shard.reader import open_member
 
 Check = Callable[[Codec, Path], None]
@@ -53,6 +53,38 @@ def check_frames_come_one_by_one(codec: Codec, folder: Path) -> None:
             list(codec.frames(data, start, stop))
 
 
+def check_regions_are_parts_of_whole_frames(codec: Codec, folder: Path) -> None:
+    """Bit for bit, wherever the corners lie: chroma is shared by four pixels."""
+    rng = np.random.default_rng(0)
+    for height, width in [(40, 48), (37, 53), (66, 150)]:
+        planes = 1 if codec.kind == "rgb" else 2
+        data = encode(codec, make_frames(codec.kind, height, width, n_frames=3), folder)
+        whole = codec.read(data)
+        whole_HW = whole.reshape(3, planes, height, *whole.shape[2:])
+        boxes = [(0, 0, height, width), (0, 0, 1, 1), (height - 1, width - 1, 1, 1)]
+        for _ in range(20):
+            (top, bottom), (left, right) = (
+                np.sort(rng.choice(side + 1, 2, replace=False)).tolist() for side in (height, width)
+            )
+            boxes.append((top, left, bottom - top, right - left))
+        for top, left, h, w in boxes:
+            region = Region(height, width, top, left, h, w)
+            parts = np.stack(list(codec.frames(data, 1, 3, region)))
+            wanted = whole_HW[1:, :, top : top + h, left : left + w]
+            np.testing.assert_array_equal(parts, wanted.reshape(2, planes * h, *wanted.shape[3:]))
+
+
+def check_other_regions_are_refused(codec: Codec, folder: Path) -> None:
+    """Of pictures of another size, or beyond the edge."""
+    data = encode(codec, make_frames(codec.kind, 40, 48, n_frames=2), folder)
+    for size in [(38, 48), (40, 50), (80, 48)]:
+        with pytest.raises(ValueError, match="picture"):
+            next(codec.frames(data, 0, 2, Region(*size, 0, 0, 8, 8)))
+    for box in [(-1, 0, 8, 8), (33, 0, 8, 8), (0, 41, 8, 8), (0, -1, 8, 8), (0, 0, 0, 8)]:
+        with pytest.raises(ValueError, match="no part"):
+            next(codec.frames(data, 0, 2, Region(40, 48, *box)))
+
+
 def check_a_file_cut_short_is_refused(codec: Codec, folder: Path) -> None:
     data = encode(codec, make_frames(codec.kind, 40, 48), folder)
     for size in (len(data) // 2, 100, 0):
@@ -86,7 +118,7 @@ def check_a_reader_without_index_gives_the_same(codec: Codec, folder: Path) -> N
     data = encode(codec, make_frames(codec.kind, 40, 48), folder)
     with pytest.MonkeyPatch.context() as patch:
         fast = [codec.read(data, start, start + 3) for start in (0, 7, GOP, N_FRAMES - 3)]
-        patch.setattr("flowprep.codec.window._index", lambda stream: None)
+        patch.setattr("flowprep.codec.window._index", lambda stream, stop: None)
         slow = [codec.read(data, start, start + 3) for start in (0, 7, GOP, N_FRAMES - 3)]
         with pytest.raises(ValueError, match=str(N_FRAMES)):
             codec.read(data, 100, 101)
@@ -106,6 +138,8 @@ def check_a_lost_cluster_is_seen(codec: Codec, folder: Path) -> None:
 ALL: list[Check] = [
     check_files_are_read_like_bytes,
     check_frames_come_one_by_one,
+    check_regions_are_parts_of_whole_frames,
+    check_other_regions_are_refused,
     check_a_file_cut_short_is_refused,
 ]
 VIDEO: list[Check] = [

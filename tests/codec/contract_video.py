@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from codec_clips import FPS, N_FRAMES, encode, make_frames
 
 from flowprep.codec.base import GOP, Codec
@@ -180,6 +183,32 @@ def check_textbook_conversion(codec: Codec, folder: Path) -> None:
     assert np.abs(error.mean((0, 1, 2))).max() < 0.1
 
 
+def check_h264_is_quick_to_decode(codec: Codec, folder: Path) -> None:
+    """What FFmpeg's own parser finds in each header: CAVLC, and no filter of block edges."""
+    headers = headers_of(encode(codec, make_frames(codec.kind, 40, 48), folder))
+    assert set(headers["entropy_coding_mode_flag"]) == {0}
+    assert headers["disable_deblocking_filter_idc"] == [1] * N_FRAMES
+
+
+def headers_of(data: bytes) -> dict[str, list[int]]:
+    """Every field of the H.264 headers in a file, with its values in order."""
+    fields = defaultdict[str, list[int]](list)
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture(local=False) as lines, av.open(io.BytesIO(data)) as container:
+            trace = BitStreamFilterContext("trace_headers", container.streams.video[0])
+            for packet in container.demux(video=0):
+                if packet.size:
+                    trace.filter(packet)
+    finally:
+        av.logging.set_level(level)
+    for _, _, line in lines:  # "12  entropy_coding_mode_flag  0 = 0"
+        if field := re.fullmatch(r"\d+ +([a-z]\w*)\S* .*= (-?\d+)", line.strip()):
+            fields[field[1]].append(int(field[2]))
+    return fields
+
+
 def check_plain_reader_of_zip(codec: Codec, folder: Path) -> None:
     data = encode(codec, make_frames(codec.kind, 40, 48), folder)
     flag = cv2.IMREAD_COLOR if codec.kind == "rgb" else cv2.IMREAD_GRAYSCALE
@@ -208,3 +237,4 @@ ALL: list[Check] = [
     check_duration,
     check_plain_reader,
 ]
+H264: list[Check] = [check_h264_is_quick_to_decode]

@@ -43,6 +43,7 @@ def checks_for(entry: CodecEntry) -> list[video.Check]:
     checks += [*video.ALL, *files.VIDEO]
     if entry.target.endswith(":FFV1"):
         return [*checks, *files.MKV, video.check_lossless_damage_is_seen]
+    checks += video.H264
     if entry.kind == "rgb":
         checks.append(video.check_textbook_conversion)
     return [*checks, *files.INDEXED]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
+from flowprep.codec.base import Region
 from flowprep.errors import FlowprepError
 from flowprep.records import F32, I64, U8
 from train.data.reader import Reader, ShardReader, Span
 from train.data.synthetic import SyntheticReader
 from train.data.table import Table
-from train.data.windows import Crop, WindowConfig, cut_flow, cut_rgb, flows_at, frames_at
+from train.data.windows import (
+    Crop,
+    WindowConfig,
+    cut_flow,
+    cut_rgb,
+    flows_at,
+    frames_at,
+    region_of,
+)
 
 Picture = TypeVar("Picture")
 
@@ -56,11 +66,14 @@ class Cutter:
         n_frames = int(self._table.frames_N[row])
         frames_T = frames_at(self._config, n_frames, start)
         flows_T = flows_at(frames_T, n_frames)
+        height, width = int(self._table.height_N[row]), int(self._table.width_N[row])
+        region = region_of(self._config, crops, height, width)
         read = self._reader.read(
             row,
-            None if slots.rgb_CTHW3 is None else _span(frames_T),
-            None if slots.flow_C2THW is None else _span(flows_T),
+            None if slots.rgb_CTHW3 is None else _span(frames_T, region),
+            None if slots.flow_C2THW is None else _span(flows_T, region),
         )
+        crops = [crop.within(read.region) for crop in crops]
         if slots.rgb_CTHW3 is not None and read.rgb_HW3 is not None:
             for frame, t in _placed(read.rgb_HW3, frames_T):
                 for crop, out_THW3 in zip(crops, slots.rgb_CTHW3, strict=True):
@@ -92,12 +105,15 @@ def check_crop_fits(table: Table, config: WindowConfig) -> None:
     )
 
 
-def _span(places_T: I64) -> Span:
-    return Span(int(places_T.min()), int(places_T.max()) + 1)
+def _span(places_T: I64, region: Region | None) -> Span:
+    return Span(int(places_T.min()), int(places_T.max()) + 1, region)
 
 
 def _placed(pictures: Iterable[Picture], places_T: I64) -> Iterator[tuple[Picture, int]]:
     """Each picture with every t at which `places_T` has it; the first has the lowest place."""
-    for place, picture in enumerate(pictures, int(places_T.min())):
-        for t in np.flatnonzero(places_T == place).tolist():
+    at = defaultdict[int, list[int]](list)
+    for t, place in enumerate(places_T.tolist()):
+        at[place].append(t)
+    for place, picture in enumerate(pictures, min(at)):
+        for t in at[place]:
             yield picture, t

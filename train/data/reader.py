@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
-import numpy as np
-
-from flowprep.codec.base import get_codec
+from flowprep.codec.base import Region, get_codec
 from flowprep.records import U8, Codes
 from flowprep.shard.reader import open_member
 from flowprep.shard.schema import SampleInfo, parse_info
@@ -20,11 +19,17 @@ MAX_OPEN = 32
 """Tars that one process holds open."""
 
 
-class Span(NamedTuple):
-    """Frames or flows start..stop-1 of a sample."""
+@dataclass(frozen=True)
+class Span:
+    """Frames or flows start..stop-1 of a sample, and what of each is wanted: None is all."""
 
     start: int
     stop: int
+    region: Region | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        """Start and stop."""
+        return iter((self.start, self.stop))
 
 
 class Stretch(NamedTuple):
@@ -37,13 +42,17 @@ class Stretch(NamedTuple):
     codes_HW: Iterator[Codes] | None  # [2H, W], dx above dy; px = (code - zero_code) * px_per_code
     zero_code: float
     px_per_code: float
+    region: Region | None = None  # what these pictures are of the stored ones: None is all
 
 
 class Reader(Protocol):
     """Where stretches come from."""
 
     def read(self, row: int, rgb: Span | None, flow: Span | None) -> Stretch:
-        """Frames and flows of sample `row`. Raises as taking them does."""
+        """Frames and flows of sample `row`. Raises as taking them does.
+
+        Both spans have the same region. A reader may give whole pictures all the same.
+        """
         ...
 
 
@@ -68,6 +77,7 @@ class ShardReader:
             None if flow is None else self._codes(row, info, flow),
             info.flow_zero_code,
             info.flow_px_per_code,
+            next((span.region for span in (rgb, flow) if span), None),
         )
 
     def close(self) -> None:
@@ -85,12 +95,12 @@ class ShardReader:
         return info
 
     def _frames(self, row: int, info: SampleInfo, span: Span) -> Iterator[U8]:
-        frames = get_codec(info.rgb_codec, ["rgb"]).frames(self._member(row, "rgb"), *span)
-        return _checked(frames, info.height, info.width)
+        frames = get_codec(info.rgb_codec, ["rgb"]).frames
+        return frames(self._member(row, "rgb"), span.start, span.stop, _region(info, span))
 
     def _codes(self, row: int, info: SampleInfo, span: Span) -> Iterator[Codes]:
-        codec = get_codec(info.flow_codec, ["flow8", "flow16"])
-        return _checked(codec.frames(self._member(row, "flow"), *span), 2 * info.height, info.width)
+        frames = get_codec(info.flow_codec, ["flow8", "flow16"]).frames
+        return frames(self._member(row, "flow"), span.start, span.stop, _region(info, span))
 
     def _member(self, row: int, member: str) -> BinaryIO:
         offset, size = self._table.places_N32[row, MEMBERS.index(member)].tolist()
@@ -108,8 +118,11 @@ class ShardReader:
         return self._handles[tar]
 
 
-def _checked(frames: Iterator[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:
-    for frame in frames:
-        if frame.shape[:2] != (height, width):
-            raise ValueError(f"a picture is {frame.shape[:2]}, the json says {(height, width)}")
-        yield frame
+def _region(info: SampleInfo, span: Span) -> Region:
+    """Raises ValueError where the json tells another size than the index."""
+    height, width = info.height, info.width
+    region = span.region or Region(height, width, 0, 0, height, width)
+    if (height, width) != (region.picture_height, region.picture_width):
+        size = region.picture_height, region.picture_width
+        raise ValueError(f"the json has pictures of {(height, width)}, the index of {size}")
+    return region

@@ -7,6 +7,7 @@ last frame of a clip, which has no next one, gets the flow before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowprep.codec.base import Region
 from flowprep.errors import FlowprepError
 from flowprep.records import F32, I64, U8, Codes
 from train.data.batch import FLOW_CLIP_PX
@@ -65,6 +67,12 @@ class Crop:
     left: int
     flip: bool = False
 
+    def within(self, region: Region | None) -> Crop:
+        """The same crop where only `region` is left of the picture; None is all of it."""
+        if region is None:
+            return self
+        return Crop(self.top - region.top, self.left - region.left, self.flip)
+
 
 def random_start(config: WindowConfig, n_frames: int, rng: np.random.Generator) -> int:
     """A first frame from which the whole window lies in the clip, 0 where the clip is shorter."""
@@ -104,6 +112,18 @@ def even_crops(config: WindowConfig, height: int, width: int, n_crops: int) -> l
     if height > width:
         return [Crop(top, right // 2) for top in _spread(down, n_crops)]
     return [Crop(down // 2, left) for left in _spread(right, n_crops)]
+
+
+def region_of(
+    config: WindowConfig, crops: Sequence[Crop], height: int, width: int
+) -> Region | None:
+    """What `crops` need of a picture of this stored size; None, all of it, to resize it."""
+    if config.resize:
+        return None
+    top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
+    bottom = max(crop.top for crop in crops) + config.crop
+    right = max(crop.left for crop in crops) + config.crop
+    return Region(height, width, top, left, bottom - top, right - left)
 
 
 def _spread(last: int, n: int) -> list[int]:

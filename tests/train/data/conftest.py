@@ -45,5 +45,10 @@ def int16(videos: Path, tmp_path_factory: pytest.TempPathFactory, extract: Extra
 
 @pytest.fixture
 def open_files() -> Callable[[], int]:
-    """Counts the files that this process holds open."""
-    return lambda: len(os.listdir("/proc/self/fd"))
+    """Counts the tars that this process holds open."""
+
+    def count() -> int:
+        links = Path("/proc/self/fd").iterdir()
+        return sum(os.path.realpath(link).endswith(".tar") for link in links)
+
+    return count

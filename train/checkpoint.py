@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -44,6 +45,7 @@ class Meta:
     val_top1: float  # by video, 0..1
     commit: str  # of the code, "" outside a git checkout
     versions: dict[str, str]
+    teacher: str = ""  # digest of the weights that taught these
     flow_clip_px: float = field(default=FLOW_CLIP_PX)
     format: int = field(default=FORMAT)
 
@@ -59,9 +61,10 @@ def load_meta(path: Path) -> Meta:
     try:
         with safe_open(path, "pt") as file:
             values = json.loads((file.metadata() or {})["flowprep"])
+        _check_format(path, values["format"])
         values["model"] = ModelConfig(**values["model"])
         values["window"] = WindowConfig(**values["window"])
-        meta = Meta(**values)
+        return Meta(**values)
     except FileNotFoundError:
         raise FlowprepError(
             f"no such file: {path}", "give a run folder, or weights in it"
@@ -71,9 +74,11 @@ def load_meta(path: Path) -> Meta:
             f"{path} holds no weights of this program: {error}",
             "give best.safetensors or last.safetensors of a run",
         ) from error
-    if meta.format != FORMAT:
-        raise FlowprepError(f"{path} has format {meta.format}", f"this program reads {FORMAT}")
-    return meta
+
+
+def _check_format(path: Path, found: object) -> None:
+    if found != FORMAT:
+        raise FlowprepError(f"{path} has format {found}", f"this program reads {FORMAT}")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -89,6 +94,11 @@ def weights_of(run: str) -> Path:
     if not found.is_file():
         raise FlowprepError(f"no weights at {found}", "give a finished run's folder, or a file")
     return found
+
+
+def digest(path: Path) -> str:
+    """What tells a file from any other."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_net(run: str) -> tuple[VideoModel, Meta]:

@@ -99,12 +99,20 @@ def any_process(flag: bool, here: Place) -> bool:
 
 
 class Interrupt:
-    """Ctrl-C or SIGTERM, noted once; the second time Python's own way."""
+    """While it is entered, Ctrl-C or SIGTERM is noted once; the second time Python's own way."""
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

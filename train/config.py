@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from flowprep.errors import FlowprepError
+from train.ranges import check, flat
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,22 +23,28 @@ Loss = Literal["mse-logits", "kl", "mse-features", "flow", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """Where clips come from, and what is cut out of them."""
+class Source:
+    """Where clips come from."""
 
     shards: str = ""  # folder of a dataset, or a pattern of its tars
     data: Literal["shards", "synthetic"] = "shards"  # synthetic needs no shards: for dry runs
     labels: str = ""  # table (.csv, .parquet, .jsonl) with path or key, label, split
     split: int = 0  # take the column splitN of the table; 0 = the column split
     val_share: float = 0.1  # share of the training videos held out where there is no val split
+    workers: int = -1  # processes that decode; -1 = one a core, none when training on the CPU
+    skip_bad: bool = False  # leave damaged samples out and count them; False = stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Source):
+    """Where clips come from, and what is cut out of them."""
+
     frames: int = 0  # frames of a window; 0 = 64, or fewer where the clips are shorter
     stride: int = 1  # stored frames from one frame of a window to the next
     resize: int = 0  # short side to resize to before the crop, pixels; 0 = as stored
     crop: int = 0  # side of the square crop, pixels; 0 = 224, or what a smaller picture has
     hflip: bool = False  # mirror half of the clips; wrong where left and right are labels
     scale_flow: bool = False  # scale flow values with --resize; False = pixels of the stored size
-    workers: int = -1  # processes that decode; -1 = one a core, none when training on the CPU
-    skip_bad: bool = False  # leave damaged samples out and count them; False = stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,7 @@ class TrainConfig:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,59 +125,9 @@ class DistillConfig(TrainConfig):
     flow_decoder: Literal["simple", "spatial", "pwc"] = "spatial"  # flow: which decoder
 
 
-RANGES: dict[str, tuple[float, float]] = {
-    "val_share": (0.01, 0.9),
-    "split": (0, 1000),
-    "frames": (0, 4096),
-    "stride": (1, 1000),
-    "resize": (0, 4096),
-    "crop": (0, 4096),
-    "workers": (-1, 1024),
-    "width": (0.01, 16),
-    "dropout": (0, 0.99),
-    "bn_momentum": (1e-4, 1),
-    "lr_backbone": (0, 1000),
-    "epochs": (0.001, 1e6),
-    "batch": (1, 1e6),
-    "micro_batch": (0, 1e6),
-    "lr": (1e-9, 1e3),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 1e3),
-    "warmup": (0, 1),
-    "clip_norm": (0, 1e9),
-    "ema": (0, 0.999999),
-    "precise_bn": (0, 1e6),
-    "save_minutes": (0, 1e6),
-    "lambda_": (0, 1e9),
-    "temperature": (0.01, 1000),
-    "seed": (0, 2**31 - 1),
-}
-
-
-MAY_CHANGE = frozenset(
-    {"run", "shards", "workers", "device", "compile", "save_minutes", "teacher", "init"}
-)
-"""What may differ when a run goes on: places, and what changes no result."""
-
-
-def _check(config: Any) -> None:
-    """Raise FlowprepError unless every number lies in its range."""
-    for name, value in flat(config).items():
-        low, high = RANGES.get(name, (None, None))
-        if low is not None and high is not None and not low <= value <= high:
-            flag = name.strip("_").replace("_", "-")
-            raise FlowprepError(
-                f"--{flag} {value:g} is not usable", f"allowed: {low:g} to {high:g}"
-            )
-
-
-def flat(config: Any) -> dict[str, Any]:
-    """The settings by name, groups dissolved."""
-    found: dict[str, Any] = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        found |= flat(value) if is_dataclass(value) else {f.name: value}
-    return found
+PLACES = {"run", "shards", "teacher", "init"}
+MAY_CHANGE = PLACES | {"reset_head", "workers", "skip_bad", "device", "compile", "save_minutes"}
+"""What may differ when a run goes on: places, what only its start needs, what no result shows."""
 
 
 def differences(old: Any, config: Any) -> list[str]:
@@ -235,6 +192,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
                 f"{where} = {value!r} is not known", f"allowed: {', '.join(get_args(kind))}"
             )
         return value
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_value(get_args(kind)[0], one, where) for one in value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

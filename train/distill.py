@@ -4,7 +4,7 @@ python -m train.distill --shards shards/                             # teacher, 
 python -m train.distill --shards shards/ --teacher runs/teacher --lambda 10
 python -m train.distill --shards shards/ --loss none --run runs/rgb  # no teacher: plain RGB
 python -m train.distill --shards new/ --teacher runs/t --init runs/d3d --reset-head
-torchrun --nproc-per-node 8 -m train.distill --shards shards/
+torchrun --nproc-per-node 8 -m train.distill -- --shards shards/
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from flowprep.errors import FlowprepError
-from train.checkpoint import Meta, load_net
+from train.checkpoint import Meta, digest, load_net, weights_of
 from train.common import Place, Stop, place, run_main, seed_all, tell
 from train.config import DistillConfig, Loss, TeacherConfig, parse
 from train.loop import Trainer
 from train.models.base import ModelConfig
 from train.objective import Classify, Distill, Objective, PredictFlow
 from train.setup import Setup, prepare
+from train.start import known_classes
 from train.teacher import train_teacher
 
 TAUGHT: frozenset[Loss] = frozenset({"mse-logits", "kl", "mse-features"})
@@ -32,10 +33,14 @@ def distill(config: DistillConfig, here: Place) -> Stop:
         config = replace(config, teacher=str(Path(config.run) / "teacher"))
         if _teach(config, here) == "interrupted":
             return "interrupted"
+    elif config.teacher and config.loss not in TAUGHT and here.first:
+        tell(f"--loss {config.loss} learns from no teacher: {config.teacher} is not used")
     seed_all(config.seed)
     setup = prepare(config, "rgb", here, also=() if config.loss == "none" else ("flow",))
-    objective = make_objective(config, setup, here)
-    stop = Trainer(config, here, objective, setup.meta, setup.feed).run()
+    objective, meta = make_objective(config, setup, here), setup.meta
+    if config.loss in TAUGHT:
+        meta = replace(meta, teacher=digest(weights_of(config.teacher)))
+    stop = Trainer(config, here, objective, meta, setup.feed).run()
     if here.first and stop == "done":
         tell(f"student: {config.run}/best.safetensors")
     return stop
@@ -51,7 +56,7 @@ def _teach(config: DistillConfig, here: Place) -> Stop:
         optim=config.optim,
         machine=config.machine,
     )
-    return train_teacher(teacher, here)
+    return train_teacher(teacher, here, known_classes(config.net))
 
 
 def make_objective(config: DistillConfig, setup: Setup, here: Place) -> Objective:

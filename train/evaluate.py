@@ -13,13 +13,14 @@ from typing import Literal
 
 from flowprep.errors import FlowprepError
 from train.checkpoint import Meta, load_net
-from train.common import Place, place, run_main, tell
-from train.config import Data, Machine, parse
+from train.common import Place, gather, place, run_main, tell
+from train.config import Source, parse
 from train.cost import Costs, costs_of
 from train.data.splits import SPLITS
 from train.data.table import Table
 from train.judged import Judged, Run, tell_table, write_report
 from train.metrics import score, two_stream
+from train.ranges import check
 from train.setup import make_table, views
 
 Part = Literal["auto", "test", "val", "train"]
@@ -38,8 +39,12 @@ class EvaluateConfig:
     out: str = ""  # folder of the report; "" = evaluation, beside the weights
     cost: bool = True  # count multiplications and measure seconds
     engine: str = "auto"  # of flowprep, for the seconds of TV-L1
-    data: Data = field(default_factory=Data)
-    machine: Machine = field(default_factory=Machine)
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto = cuda where there is one
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto = bf16 on cuda
+    data: Source = field(default_factory=Source)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def evaluate(config: EvaluateConfig, table: Table, here: Place) -> list[Judged]:
@@ -72,8 +77,9 @@ def _score(config: EvaluateConfig, name: str, table: Table, here: Place) -> Run:
     )
     with closing(batches):
         scores = score(net.to(here.device), meta.modality, batches, here)
-        if batches.skipped:
-            tell(f"{name}: {len(batches.skipped)} damaged samples were left out")
+        skipped = set().union(*gather(batches.skipped, here))
+        if skipped and here.first:
+            tell(f"{name}: {len(skipped)} damaged samples were left out")
     return Run(name, net, meta, scores)
 
 
@@ -87,6 +93,14 @@ def check_classes(name: str, meta: Meta, table: Table) -> None:
         )
 
 
+def other_parting(meta: Meta, data: Source, split: str) -> str:
+    """How a run's videos were parted if not as `data` says: some judged here may have taught it."""
+    theirs = meta.config.get("data", {})
+    names = ("labels", "split", "val_share") if split == "val" else ("labels", "split")
+    odd = [n for n in names if theirs.get(n, getattr(data, n)) != getattr(data, n)]
+    return ", ".join(f"--{n.replace('_', '-')} {theirs[n] or 'none'}" for n in odd)
+
+
 def pick_split(on: Part, table: Table) -> str:
     """The split to score. Raises FlowprepError when it is empty."""
     there = [split for split in SPLITS if len(table.only(split))]
@@ -96,13 +110,20 @@ def pick_split(on: Part, table: Table) -> str:
     return split
 
 
+def _tell_partings(judged: list[Judged], data: Source, split: str) -> None:
+    for run in {run.name: run for one in judged for run in one.runs}.values():
+        if parting := other_parting(run.meta, data, split):
+            tell(f"{run.name} was trained with {parting}: it may have learned from what is judged")
+
+
 def main() -> None:
     config = parse(EvaluateConfig, "python -m train.evaluate")
-    with place(config.machine.device, config.machine.precision) as here:
+    with place(config.device, config.precision) as here:
         table = make_table(config.data, load_net(config.run)[1].classes)
         split = pick_split(config.on, table)
         judged = evaluate(config, table.only(split), here)
         if here.first:
+            _tell_partings(judged, config.data, split)
             costs = costs_of(judged, table, config.engine, here) if config.cost else Costs({}, "")
             tell_table(judged, split, costs)
             write_report(_out(config), judged, split, costs)

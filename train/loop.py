@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,8 +49,8 @@ class Feed:
 
     train: Callable[[int], Batches]  # from a step on, without end
     validation: Callable[[], Batches]  # each validation clip once
-    epoch_steps: float  # steps in one pass over the training videos
-    order: str  # hash of the training videos, in the order in which they are numbered
+    epoch_steps: Fraction  # steps in one pass over the training videos
+    order: str  # hash of the training videos, in the order in which they are numbered, and labels
 
 
 class Trainer:
@@ -59,10 +61,11 @@ class Trainer:
     ) -> None:
         self._config, self._here, self._meta, self._feed = config, here, meta, feed
         self._folder = Path(config.run)
-        total = max(1, math.ceil(config.optim.epochs * feed.epoch_steps))
+        total = math.ceil(Fraction(str(config.optim.epochs)) * feed.epoch_steps)
         self._stepper = Stepper(config, here, objective, total)
         self._best = [-1.0, 0.0]  # top-1, then minus the loss
         self._saved_s = time.monotonic()
+        self._skipped = set[str]()
 
     def run(self) -> Stop:
         """Train to the end, or until interrupted.
@@ -71,11 +74,11 @@ class Trainer:
         when nothing can be written: the last good files stay.
         """
         self._resume()
-        stepper, interrupt = self._stepper, Interrupt()
+        stepper, asked = self._stepper, False
         report = Report(self._folder, stepper, self._config.optim.batch, self._here)
-        with report, closing(self._feed.train(stepper.step)) as batches:
-            while stepper.step < stepper.total_steps:
-                terms = stepper.take(next(batches))
+        with Interrupt() as interrupt, report, self._opened(self._feed.train(stepper.step)) as feed:
+            while stepper.step < stepper.total_steps and not asked:
+                terms = stepper.take(next(feed))
                 ends, asked = self._epoch_ends(), self._agreed(interrupt.asked)
                 saves = asked or self._agreed(self._is_save_due())
                 report.step(terms, now=ends or saves)
@@ -83,10 +86,8 @@ class Trainer:
                     self._validate(report)
                 elif saves:
                     self._save_state()
-                if asked:
-                    return "interrupted"
-            self._tell_skipped(batches)
-        return "done"
+        self._tell_skipped()
+        return "interrupted" if asked or any_process(interrupt.asked, self._here) else "done"
 
     def _agreed(self, flag: bool) -> bool:
         """Whether a process has the flag up; several ask one another only now and then."""
@@ -95,8 +96,15 @@ class Trainer:
             any_process(flag, self._here) if alone or not self._stepper.step % ASK_STEPS else False
         )
 
-    def _tell_skipped(self, batches: Batches) -> None:
-        keys = sorted({key for part in gather(batches.skipped, self._here) for key in part})
+    @contextmanager
+    def _opened(self, batches: Batches) -> Iterator[Batches]:
+        """`batches`, whose workers are ended and whose damaged samples are noted."""
+        with closing(batches):
+            yield batches
+        self._skipped.update(batches.skipped)
+
+    def _tell_skipped(self) -> None:
+        keys = sorted(set().union(*gather(self._skipped, self._here)))
         if keys and self._here.first:
             tell(f"{len(keys)} damaged samples were left out: {', '.join(keys[:5])}")
 
@@ -114,13 +122,13 @@ class Trainer:
         net = self._stepper.kept
         measure_statistics(net, self._training_inputs(), self._here)
         self._stepper.settle()
-        with closing(self._feed.validation()) as batches:
+        with self._opened(self._feed.validation()) as batches:
             scores = score(net, self._meta.modality, batches, self._here)
-        epoch = self._stepper.step / self._feed.epoch_steps
+        epoch = float(self._stepper.step / self._feed.epoch_steps)
         report.epoch(epoch, scores)
         judged = [scores.top(1), -scores.loss()]
-        better = judged > self._best
-        self._best = max(judged, self._best)
+        if better := judged > self._best:
+            self._best = judged
         if self._here.first:
             meta = replace(self._meta, step=self._stepper.step, epoch=epoch, val_top1=scores.top(1))
             save_weights(self._folder / LAST, net, meta)
@@ -131,17 +139,14 @@ class Trainer:
     def _training_inputs(self) -> Iterator[torch.Tensor]:
         """What batch norm is measured on: the next training batches."""
         n = min(self._config.optim.precise_bn, math.ceil(self._feed.epoch_steps))
-        with closing(self._feed.train(self._stepper.step)) as batches:
+        with self._opened(self._feed.train(self._stepper.step)) as batches:
             for batch in islice(batches, n):
                 yield network_input(to_device(batch, self._here), self._meta.modality)
 
     def _save_state(self) -> None:
         self._stepper.settle()
         if self._here.first:
-            state = self._stepper.state() | {
-                "best": self._best,
-                "order": self._feed.order,
-            }
+            state = self._stepper.state() | self._same() | {"best": self._best}
             save_state(self._folder / STATE, state)
         self._saved_s = time.monotonic()
 
@@ -151,15 +156,29 @@ class Trainer:
             if self._here.first:
                 write_whole(self._folder / CONFIG, dump_toml(self._config).encode())
             return
-        check_same(self._folder, self._config)
         state = load_state(self._folder / STATE)
-        if state["order"] != self._feed.order:
+        odd = [what for what, value in self._same().items() if state.get(what) != value]
+        if "modality" in odd:
             raise FlowprepError(
-                f"the training videos are no longer those that {self._folder} began with",
+                f"{self._folder} is a run of {state.get('modality')}, not of {self._meta.modality}",
+                "give another --run",
+            )
+        check_same(self._folder, self._config)
+        if odd:
+            raise FlowprepError(
+                f"the {' and the '.join(odd)} are no longer what {self._folder} began with",
                 "give another --run, with --init to start from these weights",
             )
         self._stepper.restore(state)
         self._best = state["best"]
+
+    def _same(self) -> dict[str, Any]:
+        """What must be the same when the run goes on, and is no setting."""
+        return {
+            "modality": self._meta.modality,
+            "training videos or their classes": self._feed.order,
+            "weights of the teacher": self._meta.teacher,
+        }
 
 
 def check_same(folder: Path, config: TrainConfig) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowprep.errors import FlowprepError
 from train.common import Place, gather
 from train.data.batch import Batch, network_input
 
@@ -64,14 +65,20 @@ class ByVideo:
             self._sums[video] = total + logits, count + 1, label
 
     def scores(self, here: Place) -> Scores:
-        """The scores over all processes, the same in each. ValueError when there is no video."""
+        """The scores over all processes, the same in each.
+
+        Raises FlowprepError when no video was seen.
+        """
         merged: dict[int, tuple[Tensor, int, int]] = {}
         for part in gather(self._sums, here):
             for video, (total, count, label) in part.items():
                 before, n, _ = merged.get(video, (torch.zeros_like(total), 0, label))
                 merged[video] = before + total, n + count, label
         if not merged:
-            raise ValueError("no video to score")
+            raise FlowprepError(
+                "there is no video to score: all were left out as damaged",
+                "run flowprep verify on the dataset, and extract again what it names",
+            )
         videos = sorted(merged)
         return Scores(
             torch.tensor(videos),

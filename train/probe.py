@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from train.flow_picture import Shown, longest, write_flo, write_picture
 from train.flow_probe import Errors, FlowProbe, fit, judge
 from train.models.base import VideoModel
 from train.models.decoders import feature_channels
+from train.ranges import check
 from train.setup import make_table, views, workers_of
 
 
@@ -50,11 +52,7 @@ class ProbeConfig:
     data: Data = field(default_factory=Data)  # its window: what is not given is the run's
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("lr", 1e-9), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise FlowprepError(
-                    f"--{name} {getattr(self, name)} is not usable", f"give {least:g} or more"
-                )
+        check(self)
         if not self.layer:
             raise FlowprepError("no --layer", "give one or several, as --layer 1a 3A 5c")
 
@@ -175,10 +173,10 @@ def probe_layer(task: Task, layer: str) -> dict[str, Any]:
     config = task.config
     seed_all(config.seed)
     probe = FlowProbe(task.net, layer, config.decoder, config.finetune).to(task.here.device)
-    train, val = task.feed.train(), task.feed.val()
-    mean_flow_2 = fit(probe, train, config.steps, config.lr, task.here)
-    train.close()
-    errors, shown = judge(probe, val, task.feed.n_val, mean_flow_2, task.here)
+    with closing(task.feed.train()) as train:
+        mean_flow_2 = fit(probe, train, config.steps, config.lr, task.here)
+    with closing(task.feed.val()) as val:
+        errors, shown = judge(probe, val, task.feed.n_val, mean_flow_2, task.here)
     skipped = sorted({*train.skipped, *val.skipped})
     if skipped:
         tell(f"{len(skipped)} damaged samples were left out: {', '.join(skipped[:5])}")

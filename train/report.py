@@ -67,7 +67,8 @@ class Report:
             if not math.isfinite(value):
                 raise FlowprepError(
                     f"{name} is {value} at step {step}",
-                    f"lower --lr ({self._stepper.rate:g} now); {self._folder} holds the last state",
+                    f"give another --run and lower --lr ({self._stepper.rate:g} now); "
+                    f"--init {self._folder} starts it from the best weights so far",
                 )
         if self._here.first:
             self._tell_step(values)
@@ -87,6 +88,7 @@ class Report:
         values = {"top1": scores.top(1), "top5": scores.top(5), "loss": scores.loss()}
         self._write("val", values | {"epoch": epoch, "videos": len(scores)})
         self._epoch_text = f"  val top-1 {values['top1']:.1%}"
+        self._since = time.monotonic()  # not a second of this was training
         self._bar.console.print(
             f"epoch {epoch:.1f}  step {self._stepper.step:,}/{self._stepper.total_steps:,}"
             f"  val top-1 {values['top1']:.1%}  top-5 {values['top5']:.1%}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from flowprep.errors import FlowprepError
 from train.checkpoint import Meta, Modality, code_commit, versions
 from train.common import Place, tell
-from train.config import Data, TrainConfig
+from train.config import Data, Source, TrainConfig
 from train.data.loader import Batches, eval_loader, train_loader
 from train.data.stream import share_of
 from train.data.synthetic import synthetic_table
@@ -34,14 +35,19 @@ class Setup:
 
 
 def prepare(
-    config: TrainConfig, modality: Modality, here: Place, also: tuple[Modality, ...] = ()
+    config: TrainConfig,
+    modality: Modality,
+    here: Place,
+    also: tuple[Modality, ...] = (),
+    classes: list[str] | None = None,
 ) -> Setup:
     """Read the index, make the network, open the batches; tells what it found.
 
-    The network sees `modality`; training batches hold `also` too. Raises FlowprepError where the
-    dataset cannot be trained on or the weights do not fit.
+    The network sees `modality`; training batches hold `also` too. `classes` are the classes to
+    tell apart; None = those of `--init`, or of the dataset. Raises FlowprepError where the dataset
+    cannot be trained on or the weights do not fit.
     """
-    table = make_table(config.data, known_classes(config.net))
+    table = make_table(config.data, classes or known_classes(config.net))
     if not len(table.only("train")):
         raise FlowprepError("no sample is in the split train", "give --labels with a split train")
     window = make_window(config.data, table)
@@ -53,7 +59,7 @@ def prepare(
     return Setup(net, meta, _feed(config, (modality, *also), here, table, window))
 
 
-def make_table(data: Data, classes: list[str] | None = None) -> Table:
+def make_table(data: Source, classes: list[str] | None = None) -> Table:
     """The samples that `data` names. Raises FlowprepError where there are none."""
     if data.data == "synthetic":
         return synthetic_table()
@@ -101,7 +107,7 @@ def _usual_frames(clip_frames: int, stride: int) -> int:
     return min(MAX_FRAMES, 1 << (fitting.bit_length() - 1))
 
 
-def workers_of(data: Data, here: Place) -> int:
+def workers_of(data: Source, here: Place) -> int:
     """Processes that decode: as given, or for a GPU one for each core of its share.
 
     Training on the CPU takes all cores itself: workers beside it slow both down.
@@ -115,7 +121,7 @@ def workers_of(data: Data, here: Place) -> int:
 def views(
     table: Table,
     window: WindowConfig,
-    data: Data,
+    data: Source,
     here: Place,
     needs: tuple[Modality, ...],
     *,
@@ -171,7 +177,7 @@ def _feed(
         validation=lambda: views(
             val, window, config.data, here, needs[:1], batch=config.optim.micro_batch or share
         ),
-        epoch_steps=train.n_videos / config.optim.batch,
+        epoch_steps=Fraction(train.n_videos, config.optim.batch),
         order=train.order(),
     )
 

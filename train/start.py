@@ -33,6 +33,8 @@ def make_net(net: Net, config: ModelConfig) -> VideoModel:
 
     Raises FlowprepError where the weights of `net.init` do not fit.
     """
+    if net.reset_head and not net.init:
+        raise FlowprepError("--reset-head needs --init", "every new network has a new classifier")
     model = build(config)
     if net.init:
         _fill_from(model, config, net)

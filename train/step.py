@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from flowprep.errors import FlowprepError
 from train.common import Place
 from train.config import TrainConfig
 from train.data.batch import Batch
@@ -80,7 +81,7 @@ class Stepper:
         """Add a micro-batch's gradient. Processes exchange gradients after the last one."""
         alone = isinstance(self._forward, DistributedDataParallel) and not last
         with self._forward.no_sync() if alone else nullcontext():
-            with self._here.autocast():
+            with self._here.autocast(), _no_lone_cell():
                 terms = self._objective(self._forward, part)
             (terms["loss"] * share).backward()
         return {name: value.detach() for name, value in terms.items()}
@@ -88,7 +89,7 @@ class Stepper:
     def settle(self) -> None:
         """Give every process the mean of the batch norm statistics."""
         if self._here.world > 1:
-            for net in {self.backbone, self.kept}:
+            for net in dict.fromkeys((self.backbone, self.kept)):  # in each process in this order
                 for buffer in net.buffers():
                     if buffer.is_floating_point():
                         dist.all_reduce(buffer)
@@ -110,6 +111,20 @@ class Stepper:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])
+
+
+@contextmanager
+def _no_lone_cell() -> Iterator[None]:
+    """Tell what torch's batch norm means where a clip alone has features of one cell."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise FlowprepError(
+            "batch norm sees one clip at a time, whose features are one cell: no variance",
+            "give a --batch or --micro-batch that leaves no clip alone, or larger windows",
+        ) from error
 
 
 def _average(net: nn.Module, decay: float) -> AveragedModel | None:

@@ -2,7 +2,7 @@
 
 python -m train.teacher --shards shards/                             # this machine
 python -m train.teacher --shards shards/ --width 0.25 --crop 112     # a laptop
-torchrun --nproc-per-node 8 -m train.teacher --shards shards/        # eight GPUs
+torchrun --nproc-per-node 8 -m train.teacher -- --shards shards/      # eight GPUs
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from train.objective import Classify
 from train.setup import prepare
 
 
-def train_teacher(config: TeacherConfig, here: Place) -> Stop:
-    """Train, or go on training, the teacher of `config`."""
+def train_teacher(config: TeacherConfig, here: Place, classes: list[str] | None = None) -> Stop:
+    """Train, or go on training, the teacher of `config`; of `classes`, if its student has others
+    than the dataset."""
     seed_all(config.seed)
-    setup = prepare(config, "flow", here)
+    setup = prepare(config, "flow", here, classes=classes)
     stop = Trainer(config, here, Classify(setup.net, "flow"), setup.meta, setup.feed).run()
     if here.first and stop == "done":
         tell(f"teacher: {config.run}/best.safetensors")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flowprep.errors import FlowprepError
-from train.common import run_main
+from train.common import Interrupt, run_main
 from train.config import DistillConfig, TeacherConfig, load_config
 
 PRESETS = sorted((Path(__file__).parents[2] / "pipelines" / "train").glob("*.toml"))
@@ -57,3 +58,15 @@ def test_presets_are_settings(preset: Path) -> None:
         config = load_config(kind, preset)
         assert config != kind()
     assert PRESETS
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_only_while_someone_looks(number: int) -> None:
+    """Between a teacher and its student Ctrl-C ends the program, not a note that nobody reads."""
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert not interrupt.asked
+        signal.raise_signal(number)
+        assert interrupt.asked
+        assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert signal.getsignal(number) is before

@@ -12,10 +12,11 @@ from train.config import (
     TeacherConfig,
     differences,
     dump_toml,
-    flat,
     load_config,
     parse,
 )
+from train.evaluate import EvaluateConfig
+from train.ranges import flat
 
 PROGRAM = "python -m train.distill"
 
@@ -85,6 +86,32 @@ def test_numbers_out_of_range_are_refused_with_the_range(flag: str, value: str) 
     assert caught.value.hint.startswith("allowed: ")
 
 
+@pytest.mark.parametrize("name", ["clips", "crops", "batch"])
+def test_evaluation_has_ranges_too(name: str) -> None:
+    with pytest.raises(FlowprepError, match=f"--{name} 0 is not usable"):
+        parse(EvaluateConfig, "evaluate", [f"--{name}", "0"])
+    with pytest.raises(FlowprepError, match="--val-share 2 is not usable"):
+        parse(EvaluateConfig, "evaluate", ["--val-share", "2"])
+
+
+def test_a_list_in_a_file_is_several_values(tmp_path: Path) -> None:
+    path = tmp_path / "evaluate.toml"
+    path.write_text('also = ["a", "b"]\n')
+    assert load_config(EvaluateConfig, path).also == ("a", "b")
+    path.write_text("also = [1]\n")
+    with pytest.raises(FlowprepError, match="also = 1 is a int"):
+        load_config(EvaluateConfig, path)
+
+
+@pytest.mark.parametrize("option", ["--frames", "--crop", "--stride", "--resize", "--save-minutes"])
+def test_evaluation_has_no_option_that_does_nothing(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(EvaluateConfig, "evaluate", [option, "8"])
+    assert option in capsys.readouterr().err
+
+
 def test_an_unknown_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         given("--losss", "kl")
@@ -95,6 +122,7 @@ def test_an_unknown_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> N
 def test_only_settings_that_change_the_result_differ() -> None:
     before = given("--shards", "a", "--workers", "1", "--device", "cpu")
     assert differences(before, given("--shards", "b", "--workers", "3", "--run", "elsewhere")) == []
+    assert differences(before, given("--skip-bad")) == []  # what stopped at a damaged sample
     assert differences(before, given("--lr", "0.5", "--seed", "1")) == [
         "lr: 0.001 -> 0.5",
         "seed: 0 -> 1",

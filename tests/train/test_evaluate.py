@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,12 +16,12 @@ import webdataset as wds
 from torch import nn
 
 from flowprep.errors import FlowprepError
-from train.checkpoint import Meta, save_weights
+from train.checkpoint import Meta, load_meta, save_weights
 from train.common import Place
-from train.config import Data
+from train.config import Data, Source
 from train.data.splits import SPLITS
 from train.data.windows import WindowConfig
-from train.evaluate import EvaluateConfig, evaluate, main, pick_split
+from train.evaluate import EvaluateConfig, evaluate, main, other_parting, pick_split
 from train.models.base import ModelConfig, VideoModel, build
 from train.setup import make_table, make_window
 
@@ -151,6 +152,17 @@ def test_the_split_is_the_one_asked_for_or_the_last_there_is(labelled: Path) -> 
     with pytest.raises(FlowprepError, match="no sample is in the split test"):
         pick_split("test", table)
     assert set(SPLITS) == {"train", "val", "test"}
+
+
+def test_a_run_whose_videos_were_parted_otherwise_is_told(runs: dict[str, str]) -> None:
+    """What it was trained on may be what is judged, and nothing else would say so."""
+    meta = load_meta(Path(runs["rgb"]) / "best.safetensors")
+    theirs = {"labels": "", "split": 2, "val_share": 0.05}
+    meta = replace(meta, config={"data": theirs})
+    assert other_parting(meta, Source(), "val") == "--split 2, --val-share 0.05"
+    assert other_parting(meta, Source(), "test") == "--split 2"
+    assert other_parting(meta, Source(split=2, val_share=0.05), "val") == ""
+    assert other_parting(meta, Source(split=2, labels="t.csv"), "test") == "--labels none"
 
 
 def test_a_run_of_other_classes_is_refused(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from flowprep.errors import FlowprepError
 from train.common import Place
 from train.data.batch import Batch
 from train.metrics import ByVideo, Scores, score, two_stream
@@ -68,7 +69,7 @@ def test_two_streams_are_judged_on_the_videos_that_both_saw() -> None:
 
 
 def test_nothing_to_score_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no video"):
+    with pytest.raises(FlowprepError, match="no video to score"):
         ByVideo().scores(HERE)
 
 
@@ -87,3 +88,12 @@ def test_a_network_is_scored_on_its_modality() -> None:
     assert seen.logits_VK.tolist() == [[-1, -1, 1], [1, -1, -1]]
     assert seen.top(1) == 0.5
     assert score(Mean(), "flow", [views], HERE).logits_VK.tolist() == [[0, 0.5], [0, 0.5]]
+
+
+def test_a_network_that_was_training_is_scored_in_eval_mode() -> None:
+    dropping = nn.Sequential(Mean(), nn.Dropout(0.5)).train()
+    views = Batch(
+        torch.zeros(8, 0), torch.ones(8, 2, 4, 2, 2), torch.zeros(8).long(), torch.arange(8)
+    )
+    assert score(dropping, "flow", [views], HERE).logits_VK.tolist() == [[1, 1]] * 8
+    assert not dropping.training

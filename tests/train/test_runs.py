@@ -161,6 +161,7 @@ def run_module(module: str, *arguments: object, **environment: str) -> subproces
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
@@ -212,12 +213,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(labelled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_its_processes_saves(
+    number: signal.Signals, labelled: Path, tmp_path: Path
+) -> None:
+    """As a terminal sends Ctrl-C and a scheduler SIGTERM: to the workers as well."""
     run = tmp_path / "run"
-    arguments = [*options(labelled, run), "--epochs", 500]
+    arguments = [*options(labelled, run), "--epochs", 500, "--workers", 1]
     process = run_module("teacher", *arguments)
     wait_for(lambda: (run / "state.pt").exists(), process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     code, told = ended(process)
     assert code == 130, told
     assert "it goes on" in told

@@ -65,3 +65,19 @@ def test_adamw_is_what_torch_calls_so() -> None:
     net = nn.Linear(2, 2)
     optimizer = make_optimizer(net, set(), Optim(optimizer="adamw", lr=0.1), 1.0)
     assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_sgd_looks_ahead_with_the_momentum_asked_for() -> None:
+    """Nesterov as torch has it: v = m v + g, then the step is along g + m v."""
+    weight = nn.Parameter(torch.tensor([[2.0]]))
+    net = nn.Module()
+    net.register_parameter("weight", weight)
+    optim = Optim(optimizer="sgd", lr=0.1, momentum=0.5, weight_decay=0.0)
+    optimizer = make_optimizer(net, set(), optim, 1.0)
+    expected, velocity = 2.0, 0.0
+    for gradient in (1.0, -3.0, 2.0):
+        weight.grad = torch.tensor([[gradient]])
+        optimizer.step()
+        velocity = 0.5 * velocity + gradient
+        expected -= 0.1 * (gradient + 0.5 * velocity)
+        assert weight.item() == pytest.approx(expected)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ def test_weights_of_another_network_are_refused(
     net = replace(Net(width=0.1, init=str(run)), **changes)
     with pytest.raises(FlowprepError, match=told):
         make_net(net, model_config(net, modality, n_classes))
+
+
+def test_a_new_head_needs_something_to_be_put_on() -> None:
+    net = Net(width=0.1, reset_head=True)
+    with pytest.raises(FlowprepError, match="--reset-head needs --init"):
+        make_net(net, model_config(net, "rgb", 3))
+
+
+def test_weights_of_a_later_format_are_told_as_such(tmp_path: Path) -> None:
+    later = {**asdict(meta()), "format": 2, "what_it_adds": 1}
+    text = {"flowprep": json.dumps(later)}
+    save_file({"x": torch.zeros(1)}, tmp_path / "later.safetensors", text)
+    with pytest.raises(FlowprepError, match="has format 2"):
+        load_meta(tmp_path / "later.safetensors")
 
 
 def test_files_that_are_no_weights_of_ours_are_refused(run: Path, tmp_path: Path) -> None:

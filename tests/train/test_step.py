@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from flowprep.errors import FlowprepError
 from train.common import Place
 from train.config import DistillConfig, Loss, Optim
 from train.data.batch import Batch, network_input
@@ -75,6 +77,37 @@ def test_a_d3d_step_is_that_of_numpy_on_the_logits(batch: Batch) -> None:
     np.testing.assert_allclose(seen[0].grad.numpy(), gradient, rtol=1e-4, atol=1e-7)
 
 
+def softened_divergence(student: np.ndarray, teacher: np.ndarray) -> float:
+    """KL(teacher || student) at temperature 2, times 4."""
+    p, q = softmax(teacher / 2), softmax(student / 2)
+    return float(4 * (p * np.log(p / q)).sum() / B)
+
+
+def centred_difference(student: np.ndarray, teacher: np.ndarray) -> float:
+    apart = student - teacher
+    return float(np.square(apart - apart.mean(1, keepdims=True)).mean())
+
+
+@pytest.mark.parametrize(
+    ("loss", "center", "by_hand"),
+    [("kl", False, softened_divergence), ("mse-logits", True, centred_difference)],
+)
+def test_the_loss_asked_for_is_the_one_minimised(
+    loss: Loss, center: bool, by_hand: Callable[..., float], batch: Batch
+) -> None:
+    """With student and teacher in their roles, and the options of that loss."""
+    student, teacher = net(3, 1).eval(), net(2, 2).eval()
+    with torch.no_grad():
+        for one, bias in ((student, [4.0, 0.0, 1.0]), (teacher, [0.0, 6.0, 5.0])):
+            one.classifier.conv.bias.copy_(torch.tensor(bias))
+        logits = student(network_input(batch, "rgb")).double().numpy()
+        taught = teacher(batch.flow_B2THW).double().numpy()
+    objective = Distill(student, teacher, replace(config(loss), center_logits=center))
+    told = objective(objective.trained, batch)["match_loss"].item()
+    assert told == pytest.approx(by_hand(logits, taught), rel=1e-4)
+    assert told != pytest.approx(by_hand(taught, logits), rel=1e-2) or center
+
+
 @pytest.mark.parametrize("loss", ["mse-logits", "kl", "mse-features"])
 def test_a_teacher_never_changes(loss: Loss, batch: Batch, here: Place) -> None:
     student, teacher = net(3, 1), net(2, 2)
@@ -125,6 +158,8 @@ def test_a_few_steps_on_one_batch_lower_the_loss(name: str, batch: Batch, here: 
 def test_micro_batches_add_up_to_the_batch(batch: Batch, here: Place) -> None:
     """Without batch norm's coupling, which eval mode takes away, the parts' gradient is the sum."""
 
+    told: list[float] = []
+
     def gradients(micro: int) -> list[Tensor]:
         objective = Classify(net(2, 1), "flow")
         stepper = Stepper(config(lr=1e-9, micro_batch=micro, clip_norm=0), here, objective, 1)
@@ -132,11 +167,20 @@ def test_micro_batches_add_up_to_the_batch(batch: Batch, here: Place) -> None:
         objective.trained.eval()
         for module in objective.trained.modules():
             module.training = False
-        stepper.take(batch)
+        told.append(stepper.take(batch)["loss"].item())
         return [p.grad for p in stepper.backbone.parameters() if p.grad is not None]
 
     for whole, parts in zip(gradients(0), gradients(3), strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-7)
+    assert told[0] == pytest.approx(told[1], rel=1e-5)
+
+
+def test_a_step_trains_whatever_validation_left_behind(batch: Batch, here: Place) -> None:
+    stepper = Stepper(config(), here, Classify(net(2, 1), "flow"), 1)
+    stepper.backbone.eval()
+    before = {name: value.clone() for name, value in stepper.backbone.named_buffers()}
+    stepper.take(batch)
+    assert all(not torch.equal(value, before[n]) for n, value in stepper.backbone.named_buffers())
 
 
 def test_long_gradients_are_cut(batch: Batch, here: Place) -> None:
@@ -175,3 +219,29 @@ def test_batch_norm_is_measured_over_all_inputs(here: Place) -> None:
     assert made[0].momentum == 0.1
     measure_statistics(made, [], here)
     np.testing.assert_allclose(made[0].running_mean, means, rtol=1e-5)
+
+
+def test_every_process_gives_its_statistics_in_one_order(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Network and average have the same shapes: another order would mix them without a word."""
+    met: list[Tensor] = []
+    monkeypatch.setattr(dist, "all_reduce", met.append)
+    steppers = [Stepper(config(ema=0.5), here, Classify(net(2, 1), "flow"), 1) for _ in range(12)]
+    for stepper in steppers:
+        met.clear()
+        monkeypatch.setattr(stepper, "_here", replace(here, world=2))
+        stepper.settle()
+        both = [*stepper.backbone.buffers(), *stepper.kept.buffers()]
+        expected = [buffer for buffer in both if buffer.is_floating_point()]
+        assert [id(buffer) for buffer in met] == [id(buffer) for buffer in expected]
+
+
+@pytest.mark.parametrize(("clips", "micro"), [(1, 0), (4, 3)])
+def test_a_clip_that_batch_norm_meets_alone_is_told(
+    clips: int, micro: int, batch: Batch, here: Place
+) -> None:
+    one = Batch(*(part[:clips] for part in batch))
+    stepper = Stepper(config(micro_batch=micro), here, Classify(net(2, 1), "flow"), 1)
+    with pytest.raises(FlowprepError, match="one clip at a time"):
+        stepper.take(one)

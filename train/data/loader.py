@@ -155,8 +155,9 @@ def _as_it_is(made: T) -> T:
 
 
 def _start_worker(number: int) -> None:
-    """One thread, and Ctrl-C is for the main process to act on."""
+    """One thread; Ctrl-C and SIGTERM, which all processes may get, are for the main one."""
     import cv2
 
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -69,9 +69,9 @@ class Table:
         return np.bincount(pairs // len(self.videos), minlength=len(self.classes))
 
     def order(self) -> str:
-        """Hash of which samples these are, and of their order."""
-        digest = hashlib.sha256(self.video_N.astype("<i8").tobytes())
-        digest.update("\n".join(self.key_N.to_pylist()).encode())
+        """Hash of which samples these are, of their order, and of the classes they have."""
+        digest = hashlib.sha256(np.stack([self.video_N, self.label_N]).astype("<i8").tobytes())
+        digest.update("\n".join([*self.key_N.to_pylist(), "", *self.classes]).encode())
         return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,6 @@ def test_the_order_is_told_by_a_hash(labelled: Path) -> None:
     table = load_table(str(labelled), val_share=0)
     assert table.order() == load_table(str(labelled), val_share=0).order()
     assert table.order() != table.rows(np.arange(18)[::-1].copy()).order()
+    renamed = load_table(str(labelled), val_share=0, classes=["right", "left", "down"])
+    assert table.order() != renamed.order()
+    assert table.order() != replace(table, label_N=(table.label_N + 1) % 3).order()

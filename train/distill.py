@@ -67,6 +67,8 @@ def make_objective(config: DistillConfig, setup: Setup, here: Place) -> Objectiv
         return PredictFlow(setup.net, config)
     teacher, meta = load_net(config.teacher)
     check_teacher(config.teacher, meta, setup.meta)
+    if here.first and (odd := other_flow(meta, setup.meta)):
+        tell(f"note: the teacher learned on clips extracted otherwise: {', '.join(odd)}")
     if config.loss == "mse-features":
         check_features(meta.model, setup.meta.model)
     return Distill(setup.net, teacher.to(here.device), config)
@@ -93,6 +95,16 @@ def check_teacher(name: str, teacher: Meta, student: Meta) -> None:
                 f"--teacher {name} was trained with --{flag} {theirs}, this run has {ours}",
                 "its flow must look the same: give the same setting",
             )
+
+
+FLOW_SETTINGS = ("fps", "stride", "short_side", "apply_sar", "engine", "engine_params")
+"""Settings of flowprep extract that make flow longer, shorter or other."""
+
+
+def other_flow(teacher: Meta, student: Meta) -> list[str]:
+    """The extraction settings in which their flow differs, as "name: teacher's -> student's"."""
+    pairs = {n: (teacher.extraction.get(n), student.extraction.get(n)) for n in FLOW_SETTINGS}
+    return [f"{n}: {theirs} -> {ours}" for n, (theirs, ours) in pairs.items() if theirs != ours]
 
 
 def check_features(teacher: ModelConfig, student: ModelConfig) -> None:

@@ -16,7 +16,7 @@ from train.checkpoint import LAST, STATE, Meta, load_meta, load_net, load_state,
 from train.common import pick_device
 from train.config import DistillConfig, Net
 from train.data.windows import WindowConfig
-from train.distill import check_features, check_teacher
+from train.distill import check_features, check_teacher, other_flow
 from train.models.base import ModelConfig, build, head_names
 from train.start import known_classes, make_net, model_config
 
@@ -158,6 +158,14 @@ def test_a_teacher_that_saw_something_else_is_refused(wrong: Meta, told: str) ->
 
 def test_a_teacher_may_have_seen_other_windows() -> None:
     check_teacher("t", teacher(window=WindowConfig(frames=16, crop=64)), meta())
+
+
+def test_a_teacher_of_flow_that_was_made_otherwise_is_told() -> None:
+    made = {"fps": 25.0, "short_side": 256, "rgb_codec": "x264"}
+    student = meta(extraction=made)
+    assert other_flow(teacher(extraction=made | {"rgb_codec": "jpeg"}), student) == []
+    odd = other_flow(teacher(extraction=made | {"fps": 12.5}), student)
+    assert odd == ["fps: 12.5 -> 25.0"]
 
 
 def test_features_of_other_networks_do_not_compare() -> None:

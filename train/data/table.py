@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowprep.config import load_toml, settings_from
+from flowprep.config import load_toml
 from flowprep.errors import FlowprepError
 from flowprep.records import I64
+from flowprep.shard.index import load_dataset
 from flowprep.shard.layout import Layout
 from train.data.labels import join_labels
 from train.data.shards import PLACES, find_tars, read_index
@@ -41,7 +43,7 @@ class Table:
     width_N: I64
     places_N32: I64  # offset and size in the tar of flow, json and rgb, bytes
     extraction: dict[str, Any]  # the settings that the dataset was made with
-    fingerprint: str  # of those
+    fingerprint: str  # of the dataset: 16 digits of the hash that vouches for all its files
     synthetic: bool = False  # made up, with no tars
     notes: list[str] = field(default_factory=list)  # what a user should be told, a line each
 
@@ -160,6 +162,16 @@ def _agreed(known: list[str], classes: Sequence[str] | None, index: Any) -> list
     return names
 
 
+def _fingerprint(layout: Layout) -> str:
+    try:
+        load_dataset(layout.dataset)
+        return str(json.loads(layout.dataset.read_bytes())["sha256"])[:16]
+    except (OSError, ValueError) as error:
+        raise FlowprepError(
+            f"{layout.dataset} does not read: {error}", f"run flowprep verify {layout.out}"
+        ) from error
+
+
 def _columns(layout: Layout, index: Any, classes: list[str], notes: list[str]) -> Table:
     settings = load_toml(layout.config).get("settings", {})
     shards, tar_N = _numbered(index["shard"])
@@ -178,7 +190,7 @@ def _columns(layout: Layout, index: Any, classes: list[str], notes: list[str]) -
         width_N=index["width"].to_numpy(),
         places_N32=np.stack([index[n].to_numpy() for n in PLACES], -1).reshape(-1, 3, 2),
         extraction=settings,
-        fingerprint=settings_from(settings, str(layout.config)).fingerprint(),
+        fingerprint=_fingerprint(layout),
         notes=notes,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -59,7 +60,8 @@ def test_a_folder_is_read_whole(labelled: Path) -> None:
         assert table.videos[int(video)].as_py().startswith(table.classes[label] + "/")
     assert set(table.frames_N) == {20}
     assert table.extraction["clip_frames"] == 20
-    assert len(table.fingerprint) == 16
+    told = json.loads((labelled / "_flowprep" / "dataset.json").read_text())
+    assert table.fingerprint == told["sha256"][:16]
     assert table.notes == []
 
 

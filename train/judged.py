@@ -67,16 +67,17 @@ def tell_table(judged: list[Judged], split: str, costs: Costs) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for one in judged:
         scores = one.scores
-        accuracy = f"{scores.top(1):.1%}", f"{scores.top(5):.1%}", f"{len(scores):,}"
+        accuracy = f"{scores.top(1):.1%}", f"{scores.top(5):.1%}"
         table.add_row(one.name, *accuracy, *_cost_cells(costs.of.get(one.name)))
     console = Console(highlight=False)
-    console.print(f"split {split}, by video")
+    videos = " or ".join(f"{n:,}" for n in sorted({len(one.scores) for one in judged}))
+    console.print(f"split {split}, by video: {videos}")
     console.print(table)
     if costs.how:
         console.print(costs.how, markup=False, soft_wrap=True)
 
 
-ACCURACY_COLUMNS = ("top-1", "top-5", "videos")
+ACCURACY_COLUMNS = ("top-1", "top-5")
 COST_COLUMNS = ("M params", "GMACs", "nets ms", "+TV-L1 ms")
 
 

@@ -38,7 +38,6 @@ from train.step import Stepper, measure_statistics
 ASK_STEPS = 10
 """Processes agree at every so many steps on whether to save or stop: asking waits for the GPU."""
 
-
 VALIDATE_STEPS = 20
 """Epochs shorter than this go by together between two validations."""
 
@@ -91,10 +90,9 @@ class Trainer:
 
     def _agreed(self, flag: bool) -> bool:
         """Whether a process has the flag up; several ask one another only now and then."""
-        alone = self._here.world == 1
-        return (
-            any_process(flag, self._here) if alone or not self._stepper.step % ASK_STEPS else False
-        )
+        if self._here.world > 1 and self._stepper.step % ASK_STEPS:
+            return False
+        return any_process(flag, self._here)
 
     @contextmanager
     def _opened(self, batches: Batches) -> Iterator[Batches]:

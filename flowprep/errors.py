@@ -1,4 +1,6 @@
-"""Two ways to go wrong: the user must act (FlowprepError), or a clip is lost (ClipError)."""
+"""Ways to go wrong: the user must act (FlowprepError), a clip is lost (ClipError), a GPU has failed
+under this process (DeviceLost).
+"""
 
 from __future__ import annotations
 
@@ -64,3 +66,7 @@ class ClipError(Exception):
 
     def __reduce__(self) -> tuple[type[ClipError], tuple[Reason, str]]:
         return type(self), (self.reason, self.message)
+
+
+class DeviceLost(Exception):
+    """A GPU failed, and this process can use it no more; another process may."""

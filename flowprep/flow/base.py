@@ -101,6 +101,12 @@ class EngineStatus:
 
 
 ENGINES: dict[str, EngineEntry] = {
+    "cuda": EngineEntry(
+        "flowprep.flow.cuda.engine:Cuda",
+        "own CUDA kernels, many pairs at once, OpenCV CUDA's rules",
+        "pip install 'flowprep[cuda13]' (driver 580 or newer), or 'flowprep[cuda12]'",
+        uses_gpu=True,
+    ),
     "opencv-cuda": EngineEntry(
         "flowprep.flow.opencv:OpenCVCuda",
         "cv2.cuda.OpticalFlowDual_TVL1, one stream",
@@ -128,7 +134,7 @@ ENGINES: dict[str, EngineEntry] = {
         "always there",
     ),
 }
-AUTO_ORDER = ("opencv-cuda", "cpu", "opencv-cpu")
+AUTO_ORDER = ("cuda", "opencv-cuda", "cpu", "opencv-cpu")
 """What `auto` tries, best first; `reference` and `constant` only run when named."""
 
 

@@ -61,3 +61,11 @@ def check_gray(gray_THW: U8) -> None:
         raise ValueError(
             f"gray_THW needs at least 1 frame of {MIN_SIDE_PX}x{MIN_SIDE_PX} px, got {shape}"
         )
+
+
+def diverged(params: TVL1Params) -> FlowprepError:
+    return FlowprepError(
+        f"TV-L1 diverged with tau = {params.tau}, lambda_ = {params.lambda_}, "
+        f"theta = {params.theta}: the flow is not finite",
+        "the defaults are tau 0.25, lambda_ 0.15, theta 0.3: go back towards them",
+    )

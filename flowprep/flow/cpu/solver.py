@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from flowprep.errors import FlowprepError
 from flowprep.flow.base import TVL1Params
 from flowprep.flow.cpu.layout import BLOCK_BYTES, Plane, State, Taps, n_blocks
 from flowprep.flow.cpu.resample import Resizer
 from flowprep.flow.cpu.simd import VECTOR_BYTES
+from flowprep.flow.pairwise import diverged
 from flowprep.flow.reference_steps import level_sizes_HW
 from flowprep.records import F32, U8
 
@@ -157,13 +157,5 @@ class Solver:
             params.tau / params.theta,
         )
         if not math.isfinite(error):
-            raise _diverged(params)
+            raise diverged(params)
         return error
-
-
-def _diverged(params: TVL1Params) -> FlowprepError:
-    return FlowprepError(
-        f"TV-L1 diverged with tau = {params.tau}, lambda_ = {params.lambda_}, "
-        f"theta = {params.theta}: the flow is not finite",
-        "the defaults are tau 0.25, lambda_ 0.15, theta 0.3: go back towards them",
-    )

@@ -1,0 +1,170 @@
+"""A CUDA device through CuPy: memory, copies, launches, on one stream of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any, Protocol
+
+import numpy as np
+
+from flowprep.errors import DeviceLost, FlowprepError
+from flowprep.records import U8
+
+log = logging.getLogger(__name__)
+
+THREADS = 128
+BLOCKS_PER_SM = 3  # 168 registers a thread
+LEAST_CAPABILITY = (7, 5)
+KERNELS = ("make_level", "make_taps", "begin", "solve", "deliver")
+
+
+class Device(Protocol):
+    """What the engine needs of a GPU. Copies and launches run in the order of the calls."""
+
+    build: str
+    n_workers: int  # warps at work at a time
+    total_bytes: int
+
+    def allocate(self, n_bytes: int) -> int:
+        """The address of new memory; what was allocated before is freed. Raises MemoryError."""
+        ...
+
+    def send(self, array: np.ndarray, address: int) -> None: ...
+
+    def launch(self, kernel: str, job_address: int, *numbers: int) -> None: ...
+
+    def fetch(self, address: int, n_bytes: int) -> U8:
+        """Bytes that are there once `wait` has returned."""
+        ...
+
+    def wait(self) -> None:
+        """For all that was asked. Raises DeviceLost when the device failed."""
+        ...
+
+
+def source(max_steps: int, exact: bool) -> str:
+    """The kernels, as NVRTC takes them."""
+    here = files(__package__)
+    defines = {
+        "THREADS": THREADS,
+        "BLOCKS_PER_SM": BLOCKS_PER_SM,
+        "MAX_STEPS": max_steps,
+        "EXACT": int(exact),
+    }
+    lines = [f"#define {name} {value}\n" for name, value in defines.items()]
+    return "".join([*lines, *((here / n).read_text("utf-8") for n in ("lanes.cuh", "tvl1.cu"))])
+
+
+OPTIONS = ("--std=c++17", "--fmad=false")
+
+
+class CupyDevice:
+    """One CUDA device. Raises ImportError where CuPy or a device is missing."""
+
+    def __init__(self, number: int, max_steps: int, exact: bool) -> None:
+        self._cupy = cupy = _import_cupy()
+        _require_device(cupy, number)
+        with _cuda_errors(cupy):
+            self._device = cupy.cuda.Device(number)
+            with self._device:
+                self._stream = cupy.cuda.Stream(non_blocking=True)
+                self._kernels = _compiled(number, max_steps, exact)
+                self.total_bytes = int(self._device.mem_info[1])
+        n_blocks = int(self._device.attributes["MultiProcessorCount"]) * BLOCKS_PER_SM
+        self._grid = (n_blocks,)
+        self.n_workers = n_blocks * THREADS // 32
+        self._memory: Any = None
+        self.build = _build(cupy, number)
+
+    def allocate(self, n_bytes: int) -> int:
+        self._memory = None
+        with self._device, _cuda_errors(self._cupy):
+            self._memory = self._cupy.cuda.Memory(n_bytes)
+        return int(self._memory.ptr)
+
+    def send(self, array: np.ndarray, address: int) -> None:
+        array = np.ascontiguousarray(array)
+        with self._device, _cuda_errors(self._cupy):
+            runtime = self._cupy.cuda.runtime
+            kind = runtime.memcpyHostToDevice
+            # pageable memory: staged when the call returns, so the array may go
+            runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, kind, self._stream.ptr)
+
+    def launch(self, kernel: str, job_address: int, *numbers: int) -> None:
+        arguments = (np.uint64(job_address), *(np.int32(n) for n in numbers))
+        with self._device, self._stream, _cuda_errors(self._cupy):
+            self._kernels[kernel](self._grid, (THREADS,), arguments)
+
+    def fetch(self, address: int, n_bytes: int) -> U8:
+        with self._device, _cuda_errors(self._cupy):
+            pinned = self._cupy.cuda.alloc_pinned_memory(n_bytes)
+            out = np.frombuffer(pinned, np.uint8, n_bytes)
+            runtime = self._cupy.cuda.runtime
+            kind = runtime.memcpyDeviceToHost
+            runtime.memcpyAsync(out.ctypes.data, address, n_bytes, kind, self._stream.ptr)
+        return out
+
+    def wait(self) -> None:
+        with _cuda_errors(self._cupy):
+            self._stream.synchronize()
+
+
+def _import_cupy() -> Any:
+    import cupy
+
+    return cupy
+
+
+def _require_device(cupy: Any, number: int) -> None:
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise ImportError(f"cupy {cupy.__version__} finds no CUDA device: {error}") from error
+    if not 0 <= number < count:
+        raise FlowprepError(
+            f"CUDA device {number} does not exist", f"choose one from 0 to {count - 1}"
+        )
+    capability = _capability(cupy, number)
+    if capability < LEAST_CAPABILITY:
+        raise FlowprepError(
+            f"CUDA device {number} has compute capability {capability[0]}.{capability[1]}",
+            "engine cuda needs 7.5 or newer (Turing, 2018); --engine cpu does without",
+        )
+
+
+def _capability(cupy: Any, number: int) -> tuple[int, int]:
+    text = cupy.cuda.Device(number).compute_capability
+    return int(text[:-1]), int(text[-1])
+
+
+@cache
+def _compiled(number: int, max_steps: int, exact: bool) -> dict[str, Any]:
+    """The kernels on one device, by name."""
+    log.info("compiling the kernels of engine cuda for device %d", number)
+    module = _import_cupy().RawModule(code=source(max_steps, exact), options=OPTIONS)
+    return {name: module.get_function(name) for name in KERNELS}
+
+
+def _build(cupy: Any, number: int) -> str:
+    name = cupy.cuda.runtime.getDeviceProperties(number)["name"].decode()
+    major, minor = _capability(cupy, number)
+    nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
+    return f"cupy {cupy.__version__} nvrtc {nvrtc} sm_{major}{minor} {name}"
+
+
+@contextmanager
+def _cuda_errors(cupy: Any) -> Iterator[None]:
+    """CuPy's errors as ours: MemoryError, or DeviceLost for what spoils the process's context."""
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+        if "OutOfMemory" in str(error) or "OUT_OF_MEMORY" in str(error):
+            raise MemoryError(str(error)) from error
+        raise DeviceLost(f"the CUDA device failed: {error}") from error

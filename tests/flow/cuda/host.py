@@ -1,0 +1,97 @@
+"""A stand-in for a GPU: the CUDA kernels, built for the CPU with lanes.h, run by threads."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from flowprep.flow.cuda.device import KERNELS
+from flowprep.flow.cuda.layout import MAX_STEPS
+
+HERE = Path(__file__).parent
+KERNEL_SOURCE = HERE.parents[2] / "flowprep" / "flow" / "cuda" / "tvl1.cu"
+FLAGS = (
+    *("-std=c++17", "-O2", "-ftree-vectorize", "-ffp-contract=off", "-fno-math-errno"),
+    *("-fno-trapping-math", "-Wall", "-Werror", "-Wno-psabi", "-shared", "-fPIC", "-pthread"),
+)
+
+
+def has_compiler() -> bool:
+    return shutil.which("g++") is not None
+
+
+def build(folder: Path, *flags: str, max_steps: int = MAX_STEPS, exact: bool = False) -> Path:
+    """The shared library, in `folder`."""
+    out = folder / f"tvl1-{max_steps}-{exact:d}-{len(flags)}.so"
+    if out.exists():
+        return out
+    source = folder / f"{out.stem}.cpp"
+    defines = f"#define MAX_STEPS {max_steps}\n#define EXACT {exact:d}\n"
+    source.write_text(f'{defines}#include "{HERE}/lanes.h"\n#include "{KERNEL_SOURCE}"\n')
+    wide = ("-march=x86-64-v3",) if "fma" in Path("/proc/cpuinfo").read_text() else ()
+    command = ["g++", *FLAGS, *wide, *flags, "-o", str(out), str(source)]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    return out
+
+
+class HostDevice:
+    """Keeps the contract of flowprep.flow.cuda.device.Device in this process's memory."""
+
+    build = "host"
+
+    def __init__(
+        self, library: Path, n_threads: int = 1, n_workers: int = 96, total_bytes: int = 1 << 30
+    ) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._n_threads = n_threads
+        self.n_workers, self.total_bytes = n_workers, total_bytes
+        self.largest_allocation = total_bytes
+        self.allocated: list[int] = []
+        self.launched: list[str] = []
+        self._memory = np.empty(0, np.uint8)
+
+    def allocate(self, n_bytes: int) -> int:
+        if n_bytes > self.largest_allocation:
+            raise MemoryError(f"{n_bytes} bytes")
+        self.allocated.append(n_bytes)
+        self._memory = np.full(n_bytes + 256, 0xA5, np.uint8)  # new memory holds anything
+        return -(-self._memory.ctypes.data // 256) * 256
+
+    def send(self, array: np.ndarray, address: int) -> None:
+        array = np.ascontiguousarray(array)
+        self._check(address, array.nbytes)
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def launch(self, kernel: str, job_address: int, *numbers: int) -> None:
+        assert kernel in KERNELS
+        self.launched.append(kernel)
+
+        def work(number: int) -> None:
+            self._library.be_worker(number, self._n_threads)
+            arguments = (ctypes.c_void_p(job_address), *map(ctypes.c_int, numbers))
+            getattr(self._library, kernel)(*arguments)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(self._n_threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def fetch(self, address: int, n_bytes: int) -> np.ndarray:
+        self._check(address, n_bytes)
+        out = np.empty(n_bytes, np.uint8)
+        ctypes.memmove(out.ctypes.data, address, n_bytes)
+        return out
+
+    def wait(self) -> None:
+        pass
+
+    def _check(self, address: int, n_bytes: int) -> None:
+        start = self._memory.ctypes.data
+        assert start <= address
+        assert address + n_bytes <= start + len(self._memory), "outside of what was allocated"

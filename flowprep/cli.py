@@ -197,8 +197,12 @@ def _parameter(text: str) -> tuple[str, int | float | str]:
     "--workers", type=click.IntRange(0), default=0, help="Workers  [default: one per core]"
 )
 @click.option(
-    "--workers-per-gpu", type=click.IntRange(1), default=2, show_default=True,
-    help="With a GPU engine.",
+    "--workers-per-gpu", type=click.IntRange(0), default=0,
+    help="With a GPU engine  [default: one for two cores, 2 to 8]",
+)  # fmt: skip
+@click.option(
+    "--gpu-mem", type=click.FloatRange(0), default=0,
+    help="GiB of each GPU that engine cuda may take  [default: what it can use, up to 80 %]",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
@@ -215,6 +219,7 @@ def extract(
     ray_address: str | None,
     workers: int,
     workers_per_gpu: int,
+    gpu_mem: float,
     dry_run: bool,
     retry_failed: bool,
     max_failures: int,
@@ -232,7 +237,11 @@ def extract(
 
     signal.signal(signal.SIGTERM, _interrupt)
     resources = Resources(
-        executor=executor, ray_address=ray_address, workers=workers, workers_per_gpu=workers_per_gpu
+        executor=executor,
+        ray_address=ray_address,
+        workers=workers,
+        workers_per_gpu=workers_per_gpu,
+        gpu_mem_gib=gpu_mem,
     )
     request = Request(
         src=src,

@@ -21,7 +21,7 @@ else:
 SCHEMA_VERSION = 1
 """Version of the sample and shard format."""
 
-RESERVED_PARAMS = frozenset({"name", "device", "threads"})
+RESERVED_PARAMS = frozenset({"name", "device", "threads", "gpu_share", "gpu_bytes", "open_device"})
 """What an engine is told by the run, not by the user."""
 
 Resize = Literal["area", "cv2-linear"]

@@ -74,6 +74,10 @@ class Engine(Protocol):
         """`compute` of several clips of one frame size."""
         ...
 
+    def batch_pairs(self, size_HW: tuple[int, int]) -> int:
+        """Pairs of that size it would like at a time; 1 where more are no faster."""
+        ...
+
 
 @dataclass(frozen=True)
 class EngineEntry:
@@ -83,6 +87,7 @@ class EngineEntry:
     summary: str
     install: str  # the line that makes it live
     uses_gpu: bool = False
+    plans_memory: bool = False  # takes gpu_share and gpu_bytes
 
     def load(self) -> Any:
         module, _, attribute = self.target.partition(":")
@@ -106,6 +111,7 @@ ENGINES: dict[str, EngineEntry] = {
         "own CUDA kernels, many pairs at once, OpenCV CUDA's rules",
         "pip install 'flowprep[cuda13]' (driver 580 or newer), or 'flowprep[cuda12]'",
         uses_gpu=True,
+        plans_memory=True,
     ),
     "opencv-cuda": EngineEntry(
         "flowprep.flow.opencv:OpenCVCuda",
@@ -207,14 +213,31 @@ def stream(engine: Engine, chunks: Iterable[U8]) -> Iterator[F32]:
 
 def compute_distinct(engine: Engine, gray_THW: U8) -> F32:
     """`engine.compute`, but pairs of identical frames give zero flow without being computed."""
-    n_pairs, (height, width) = len(gray_THW) - 1, gray_THW.shape[1:]
-    same = identical_pairs(gray_THW)
-    if not same.any():
-        return engine.compute(gray_THW)
-    flow = np.zeros((n_pairs, 2, height, width), np.float32)
-    for start, stop in _runs(~same):
-        flow[start:stop] = engine.compute(gray_THW[start : stop + 1])
-    return flow
+    return compute_distinct_batch(engine, [gray_THW])[0]
+
+
+def compute_distinct_batch(engine: Engine, clips: Sequence[U8]) -> list[F32]:
+    """`compute_distinct` of several clips of one frame size, in one call of the engine."""
+    runs = [
+        (number, start, stop)
+        for number, gray_THW in enumerate(clips)
+        for start, stop in _runs(~identical_pairs(gray_THW))
+    ]
+    computed = engine.compute_batch([clips[n][start : stop + 1] for n, start, stop in runs])
+    whole = {n: flow for (n, *_), flow in zip(runs, computed, strict=True)}
+    flows = [
+        whole[n] if n in whole and len(whole[n]) == len(gray_THW) - 1 else _still(gray_THW)
+        for n, gray_THW in enumerate(clips)
+    ]
+    for (n, start, stop), flow in zip(runs, computed, strict=True):
+        if flows[n] is not flow:
+            flows[n][start:stop] = flow
+    return flows
+
+
+def _still(gray_THW: U8) -> F32:
+    n_frames, height, width = gray_THW.shape
+    return np.zeros((n_frames - 1, 2, height, width), np.float32)
 
 
 def identical_pairs(gray_THW: U8) -> np.ndarray:

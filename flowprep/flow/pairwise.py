@@ -30,6 +30,9 @@ class PairEngine:
     def compute_batch(self, clips: Sequence[U8]) -> list[F32]:
         return [self.compute(gray_THW) for gray_THW in clips]
 
+    def batch_pairs(self, size_HW: tuple[int, int]) -> int:
+        return 1
+
     def _flows(self, gray_THW: U8) -> Iterator[np.ndarray]:
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
@@ -23,7 +24,8 @@ class Resources:
     executor: str = "ray"
     ray_address: str | None = None
     workers: int = 0  # 0 = one per core, or `workers_per_gpu` per GPU
-    workers_per_gpu: int = 2
+    workers_per_gpu: int = 0  # 0 = one for every two cores of the GPU's share, 2 to 8
+    gpu_mem_gib: float = 0  # of each GPU, by all of its workers; 0 = as the engine thinks best
 
     @property
     def cpus(self) -> int:
@@ -73,7 +75,7 @@ def _ray_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
         return ray.RayPool(_specs(resources, settings, n_jobs, cpus, [None]))
     devices: list[int | None] = [0] * ray.cluster_size("GPU")
     specs = _specs(resources, settings, n_jobs, cpus, devices)
-    return ray.RayPool(specs, gpu_share=1 / resources.workers_per_gpu)
+    return ray.RayPool(specs, gpu_share=1 / _workers_per_gpu(resources, cpus, len(devices)))
 
 
 def _at_least(resources: Resources) -> int:
@@ -93,16 +95,41 @@ def _specs(
             f"engine {settings.engine!r} needs a GPU and none is here", "see flowprep engines"
         )
     on_gpu = devices != [None]
-    wanted = resources.workers or (len(devices) * resources.workers_per_gpu if on_gpu else cpus)
+    per_gpu = _workers_per_gpu(resources, cpus, len(devices))
+    wanted = resources.workers or (len(devices) * per_gpu if on_gpu else cpus)
     n_workers = max(1, min(wanted, n_jobs))
     if on_gpu:
         threads = [max(1, cpus // wanted)] * n_workers
     else:
         threads = _cpu_threads(resources, n_workers, cpus)
     return [
-        WorkerSpec(settings=settings, device=devices[i % len(devices)], threads=threads[i])
+        WorkerSpec(
+            settings=settings,
+            device=devices[i % len(devices)],
+            threads=threads[i],
+            engine_options=_engine_options(resources, settings, -(-wanted // len(devices))),
+        )
         for i in range(n_workers)
     ]
+
+
+def _workers_per_gpu(resources: Resources, cpus: int, n_gpus: int) -> int:
+    """A worker decodes and encodes in a thread each, so two cores keep one busy."""
+    return resources.workers_per_gpu or min(8, max(2, cpus // max(1, n_gpus) // 2))
+
+
+def _engine_options(resources: Resources, settings: Settings, per_gpu: int) -> dict[str, Any]:
+    """What an engine that plans its GPU memory is told of its neighbours."""
+    if not registry()[settings.engine].plans_memory:
+        if resources.gpu_mem_gib:
+            raise FlowprepError(
+                f"--gpu-mem is not for engine {settings.engine!r}", "leave it out, or --engine cuda"
+            )
+        return {}
+    options: dict[str, Any] = {"gpu_share": 1 / per_gpu}
+    if resources.gpu_mem_gib:
+        options["gpu_bytes"] = int(resources.gpu_mem_gib * 2**30)
+    return options
 
 
 def _cpu_threads(resources: Resources, n_workers: int, cpus: int) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 from flowprep.codec.base import Codec, Kind, get_codec
 from flowprep.config import Settings
 from flowprep.decode.base import Decoder, get_decoder
-from flowprep.flow.base import Engine, get_engine
+from flowprep.flow.base import Engine, get_engine, registry
 from flowprep.quantize import Quantizer, make_quantizer
 from flowprep.records import Failure
 from flowprep.run.encode import Encoded, SampleBuilder, encode_stage
@@ -27,6 +27,7 @@ from flowprep.shard.writer import Placed, ShardWriter
 from flowprep.storage import scratch_folder, sha256_file
 
 QUEUE_DEPTH = 2
+GPU_QUEUE_DEPTH = 32  # chunks: decoding goes on while a batch is on the device
 REPORT_EVERY_S = 0.5
 
 
@@ -72,11 +73,18 @@ class Tools:
     quantizer: Quantizer
 
 
-def make_tools(settings: Settings, *, device: int | None = None, threads: int = 1) -> Tools:
+def make_tools(
+    settings: Settings,
+    *,
+    device: int | None = None,
+    threads: int = 1,
+    engine_options: dict[str, Any] | None = None,
+) -> Tools:
     """The parts `settings` names. Raises FlowprepError when one is not there."""
     quantizer = make_quantizer(settings.flow_map, settings.bound_px)
     flow_kind: Kind = "flow16" if quantizer.highest > 255 else "flow8"
-    engine = get_engine(settings.engine, device=device, threads=threads, **settings.engine_params)
+    options = {**settings.engine_params, **(engine_options or {})}
+    engine = get_engine(settings.engine, device=device, threads=threads, **options)
     return Tools(
         decoder=get_decoder(threads=threads),
         engine=engine,
@@ -162,10 +170,9 @@ def _made(
     reporter: Reporter,
 ) -> Iterator[Encoded | Broken]:
     """Decoding, flow and encoding of the tasks, each in a thread of its own."""
-    decoded = Background(
-        decode_stage(tasks, job.root, job.settings, tools.decoder, clock), QUEUE_DEPTH
-    )
-    flowed = Background(flow_stage(decoded, tools.engine, clock), QUEUE_DEPTH)
+    depth = GPU_QUEUE_DEPTH if registry()[tools.engine.name].uses_gpu else QUEUE_DEPTH
+    decoded = Background(decode_stage(tasks, job.root, job.settings, tools.decoder, clock), depth)
+    flowed = Background(flow_stage(decoded, tools.engine, clock), depth)
     return encode_stage(
         _counted(flowed, reporter),
         lambda first: SampleBuilder(job, tools, first, scratch),

@@ -6,7 +6,7 @@ import errno
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
@@ -74,6 +74,7 @@ class WorkerSpec:
     settings: Settings
     device: int | None = None
     threads: int = 1
+    engine_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

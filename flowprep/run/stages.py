@@ -16,8 +16,8 @@ import numpy as np
 from flowprep.config import Settings
 from flowprep.decode.base import Decoder
 from flowprep.decode.geometry import resize, target_size, to_gray
-from flowprep.errors import ClipError
-from flowprep.flow.base import Engine, compute_distinct, identical_pairs
+from flowprep.errors import ClipError, DeviceLost
+from flowprep.flow.base import Engine, compute_distinct_batch, identical_pairs
 from flowprep.records import F32, U8, Clip, FlowField, Frames, Media
 from flowprep.run.overlap import StageClock
 
@@ -136,34 +136,99 @@ def chunk_length(width: int, height: int) -> int:
 
 
 def flow_stage(events: Iterable[Event], engine: Engine, clock: StageClock) -> Iterator[Event]:
-    """Every chunk with its flow; the last frame of a chunk is carried to the next."""
-    last: U8 | None = None
+    """Every chunk with its flow, in order; computed in batches as large as the engine likes.
+
+    What an engine raises costs the clip it is about. Raises DeviceLost, which ends the worker.
+    """
     broken: ClipTask | None = None
-    for event in events:
-        if isinstance(event, Broken) or event.task is broken:
-            if isinstance(event, Broken):
-                yield event
-            continue
+    for batch in _batches(_with_last_frames(events), engine):
         with clock.stage("flow"):
-            gray = event.gray if event.is_first or last is None else _after(last, event.gray)
-            last = event.gray[-1]
-            result = _flow(event, gray, engine)
-        if isinstance(result, Broken):
-            broken = event.task
-        yield result
+            results = _flows(batch, engine)
+        for result in results:
+            if result.task is broken:
+                continue
+            if isinstance(result, Broken):
+                broken = result.task
+            yield result
+
+
+Waiting = tuple[Event, U8 | None]
+"""An event, and the gray frames of a chunk with the one before them."""
+
+
+def _with_last_frames(events: Iterable[Event]) -> Iterator[Waiting]:
+    """The last frame of a chunk is carried to the next of the clip."""
+    last: U8 | None = None
+    for event in events:
+        if isinstance(event, Broken):
+            yield event, None
+            continue
+        gray = event.gray if event.is_first or last is None else _after(last, event.gray)
+        last = event.gray[-1]
+        yield event, gray
+
+
+def _batches(waiting: Iterable[Waiting], engine: Engine) -> Iterator[list[Waiting]]:
+    """Chunks of one frame size until they have the pairs that the engine likes at a time."""
+    batch: list[Waiting] = []
+    size_HW: tuple[int, ...] = ()
+    n_pairs = n_wanted = 0
+    for event, gray in waiting:
+        if gray is not None and gray.shape[1:] != size_HW:
+            if batch:
+                yield batch
+            batch, n_pairs, size_HW = [], 0, gray.shape[1:]
+            n_wanted = engine.batch_pairs((gray.shape[1], gray.shape[2]))
+        batch.append((event, gray))
+        n_pairs += len(gray) - 1 if gray is not None else 0
+        if n_pairs >= n_wanted:
+            yield batch
+            batch, n_pairs = [], 0
+    if batch:
+        yield batch
 
 
 def _after(last: U8, gray: U8) -> U8:
     return np.concatenate([last[None], gray])
 
 
-def _flow(chunk: Chunk, gray: U8, engine: Engine) -> Event:
+def _flows(batch: list[Waiting], engine: Engine) -> list[Event]:
+    """All in one call; when that fails, each chunk by itself, to find the one that is at fault."""
+    chunks = [(event, gray) for event, gray in batch if gray is not None]
     try:
-        flow: F32 = compute_distinct(engine, gray)
-        if not np.isfinite(flow).all():
-            raise ValueError("the engine gave values that are not finite")
+        flows = compute_distinct_batch(engine, [gray for _, gray in chunks])
+    except DeviceLost:
+        raise
+    except Exception:  # noqa: BLE001 - told by the chunk that raises it again
+        return [
+            event if gray is None else _flow_alone(event, gray, engine) for event, gray in batch
+        ]
+    computed = iter(flows)
+    return [
+        event if gray is None else _with_flow(event, gray, next(computed), engine)
+        for event, gray in batch
+    ]
+
+
+def _flow_alone(event: Event, gray: U8, engine: Engine) -> Event:
+    try:
+        flow = compute_distinct_batch(engine, [gray])[0]
+    except DeviceLost:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this clip only
-        broken = ClipError("flow-error", f"{engine.name}: {type(error).__name__}: {error}")
-        return Broken(task=chunk.task, stage="flow", error=broken)
+        return _flow_error(event, engine, f"{type(error).__name__}: {error}")
+    return _with_flow(event, gray, flow, engine)
+
+
+def _with_flow(event: Event, gray: U8, flow: F32, engine: Engine) -> Event:
+    assert isinstance(event, Chunk)
+    if not np.isfinite(flow).all():
+        message = "ValueError: the engine gave values that are not finite"
+        return _flow_error(event, engine, message)
     same = int(identical_pairs(gray).sum())
-    return replace(chunk, flow=FlowField(flow), identical=same)
+    return replace(event, flow=FlowField(flow), identical=same)
+
+
+def _flow_error(event: Event, engine: Engine, message: str) -> Broken:
+    error = ClipError("flow-error", f"{engine.name}: {message}")
+    return Broken(task=event.task, stage="flow", error=error)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable
 
-from flowprep.errors import FlowprepError
+from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.run.job import Progress, ShardJob, Tools, make_tools, run_shard
 from flowprep.run.schedule import Done, Message, Refused, WorkerSpec
 
+EXIT_DEVICE_LOST = 75  # EX_TEMPFAIL of sysexits.h
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -26,6 +28,9 @@ class Worker:
         """Done, or Refused with what went wrong."""
         try:
             mark = run_shard(job, self._made_tools(), report)
+        except DeviceLost as error:
+            print(f"worker {self.number}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(EXIT_DEVICE_LOST)  # the shard runs again in a new process
         except Exception as error:  # noqa: BLE001 - the driver decides what it means
             return Refused(worker=self.number, error=_portable(error))
         return Done(
@@ -41,7 +46,10 @@ class Worker:
 
             cv2.setNumThreads(self.spec.threads)
             self._tools = make_tools(
-                self.spec.settings, device=self.spec.device, threads=self.spec.threads
+                self.spec.settings,
+                device=self.spec.device,
+                threads=self.spec.threads,
+                engine_options=self.spec.engine_options,
             )
         return self._tools
 

@@ -93,6 +93,12 @@ def check_batch(case: Case) -> None:
     assert engine.compute_batch([]) == []
 
 
+def check_batch_pairs(case: Case) -> None:
+    n_pairs = case.make().batch_pairs((36, 44))
+    assert isinstance(n_pairs, int)
+    assert n_pairs >= 1, "pairs it would like at a time"
+
+
 def check_threads(case: Case) -> None:
     gray = clip(SPIN, 4, 36, 44)
     assert_same_bits(case.make(threads=2).compute(gray), case.make(threads=1).compute(gray))
@@ -167,6 +173,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "identical_frames": check_identical_frames,
     "pairs_are_independent": check_pairs_are_independent,
     "batch": check_batch,
+    "batch_pairs": check_batch_pairs,
     "threads": check_threads,
     "size_change": check_size_change,
     "stream": check_stream,

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 THREADS = 128
 BLOCKS_PER_SM = 3  # 168 registers a thread
 LEAST_CAPABILITY = (7, 5)
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 KERNELS = ("make_level", "make_taps", "begin", "solve", "deliver")
 
 
@@ -146,7 +147,12 @@ def _capability(cupy: Any, number: int) -> tuple[int, int]:
 def _compiled(number: int, max_steps: int, exact: bool) -> dict[str, Any]:
     """The kernels on one device, by name."""
     log.info("compiling the kernels of engine cuda for device %d", number)
-    module = _import_cupy().RawModule(code=source(max_steps, exact), options=OPTIONS)
+    cupy = _import_cupy()
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # what CuPy raises for a library that is not there varies
+        raise ImportError(f"cupy {cupy.__version__} finds no NVRTC: {error}") from error
+    module = cupy.RawModule(code=source(max_steps, exact), options=OPTIONS)
     return {name: module.get_function(name) for name in KERNELS}
 
 
@@ -162,9 +168,7 @@ def _cuda_errors(cupy: Any) -> Iterator[None]:
     """CuPy's errors as ours: MemoryError, or DeviceLost for what spoils the process's context."""
     try:
         yield
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
     except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
-        if "OutOfMemory" in str(error) or "OUT_OF_MEMORY" in str(error):
+        if error.status == OUT_OF_MEMORY:
             raise MemoryError(str(error)) from error
         raise DeviceLost(f"the CUDA device failed: {error}") from error

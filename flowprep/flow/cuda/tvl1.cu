@@ -405,9 +405,10 @@ FN void iterate(const Job &job, const Level &level, const Pair &pair, int task) 
     const int counted_from = first_column + (strip ? HALO : 0);
     const int counted_to = is_last_strip ? level.width : first_column + COLUMNS - HALO;
     const B inside = (x >= counted_from) & (x < counted_to);
+    const B second = (x >= counted_from) & (x + 1 < counted_to);
     const Place place = {x == 0,
                          {x == level.width - 1, x + 1 == level.width - 1},
-                         {inside, (x >= counted_from) & (x + 1 < counted_to)}};
+                         {inside, second}};
     const State from = open_state(job, pair, now.side, level);
     const State to = open_state(job, pair, 1 - now.side, level);
     const bool sums = ends_at_check(job, now);

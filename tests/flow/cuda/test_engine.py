@@ -1,0 +1,388 @@
+"""Engine `cuda` around its kernels: the contract, batches, memory, what a bad device leads to."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowprep.errors import DeviceLost, FlowprepError
+from flowprep.flow.base import TVL1Params, engine_status, get_engine
+from flowprep.flow.cuda import batches as batches_module
+from flowprep.flow.cuda import device as device_module
+from flowprep.flow.cuda.batches import Capacity, Run
+from flowprep.flow.cuda.layout import Codes, Geometry
+from flowprep.quantize import make_quantizer
+from flowprep.records import U8
+
+MakeCuda = Callable[..., Any]
+FEW = {"n_iterations": 4, "n_warps": 1, "n_scales": 2}
+
+
+def load_contract() -> ModuleType:
+    """tests/flow/contract.py: with --import-mode=importlib tests cannot import each other."""
+    path = Path(__file__).parents[1] / "contract.py"
+    spec = importlib.util.spec_from_file_location("cuda_contract", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+contract = load_contract()
+CHECKS = contract.CHECKS | contract.TVL1_CHECKS
+
+
+@pytest.mark.parametrize("numerics", ["fast", "exact"])
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_engine_keeps_the_contract(make_cuda: MakeCuda, check: str, numerics: str) -> None:
+    def make(**params: Any) -> Any:
+        return make_cuda(on={"n_threads": 2}, numerics=numerics, **params)
+
+    CHECKS[check](contract.Case(make=make))
+
+
+def noise(n_frames: int, height: int = 20, width: int = 30, seed: int = 0) -> U8:
+    return np.random.default_rng(seed).integers(0, 256, (n_frames, height, width), np.uint8)
+
+
+# --- batches ---
+
+
+@given(st.lists(st.integers(1, 40), max_size=12), st.integers(1, 25))
+def test_clips_are_cut_into_batches_that_fit_and_hold_each_pair_once(
+    lengths: list[int], n_pairs: int
+) -> None:
+    capacity = Capacity(n_pairs)
+    batches = list(capacity.cut(list(enumerate(lengths))))
+    for runs in batches:
+        assert 1 <= sum(run.n_pairs for run in runs) <= capacity.n_pairs
+        assert sum(run.n_pairs + 1 for run in runs) <= max(2, capacity.n_frames)
+    pairs = [(r.clip, i) for runs in batches for r in runs for i in range(r.first, r.last)]
+    assert pairs == [(clip, i) for clip, n in enumerate(lengths) for i in range(n - 1)]
+
+
+def test_a_batch_is_as_full_as_it_can_be() -> None:
+    (first, second) = Capacity(8).cut([(0, 6), (1, 9)])
+    assert first == [Run(0, 0, 5), Run(1, 0, 3)]
+    assert second == [Run(1, 3, 8)]
+
+
+def test_little_memory_means_more_batches_and_the_same_flow(make_cuda: MakeCuda) -> None:
+    clips = [noise(9), noise(2, seed=1), noise(6, seed=2)]
+    whole = make_cuda(**FEW).compute_batch(clips)
+    geometry = Geometry.of((20, 30), TVL1Params(**FEW))
+    engine = make_cuda(gpu_bytes=geometry.bytes_for(5, 3), **FEW)
+    assert engine.batch_pairs((20, 30)) == 3
+    flows = engine.compute_batch(clips)
+    assert engine.device.launched.count("begin") >= 14 / 3  # batches for 14 pairs
+    for flow, want in zip(flows, whole, strict=True):
+        np.testing.assert_array_equal(flow, want)
+
+
+def test_memory_is_within_what_the_engine_was_given(make_cuda: MakeCuda) -> None:
+    for share, gpu_bytes in ((1.0, None), (0.25, None), (0.5, 64 << 20), (1.0, 16 << 20)):
+        engine = make_cuda(gpu_share=share, gpu_bytes=gpu_bytes, on={"total_bytes": 256 << 20})
+        engine.batch_pairs((256, 340))
+        (taken,) = engine.device.allocated
+        limit = share * (gpu_bytes or 0.8 * (256 << 20))
+        assert 0.5 * limit < taken <= limit
+
+
+def test_memory_that_is_not_free_halves_the_batch_and_says_so(
+    make_cuda: MakeCuda, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = noise(12)
+    engine = make_cuda(**FEW)
+    want = make_cuda(**FEW).compute(clip)
+    engine.device.largest_allocation = 1 << 20
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(engine.compute(clip), want)
+    assert engine.device.allocated[-1] <= 1 << 20
+    assert "batches of" in caplog.text
+
+
+@pytest.mark.parametrize("on", [{"total_bytes": 1 << 16}, {"total_bytes": 1 << 30}])
+def test_a_frame_that_does_not_fit_at_all_is_the_users_to_change(
+    make_cuda: MakeCuda, on: dict[str, int]
+) -> None:
+    engine = make_cuda(on=on)
+    engine.device.largest_allocation = 1 << 10
+    with pytest.raises(FlowprepError, match="one pair of 340x256 frames takes") as refused:
+        engine.compute(noise(2, 256, 340))
+    assert "--gpu-mem" in refused.value.hint
+
+
+# --- what comes down ---
+
+
+@pytest.mark.parametrize("name", ["symmetric", "i3d", "int16"])
+def test_codes_are_the_quantisers(make_cuda: MakeCuda, name: str) -> None:
+    quantizer, clip = make_quantizer(name, 2.0), noise(4, 33, 47)
+    codes = Codes(
+        bytes=np.dtype(quantizer.dtype).itemsize,
+        per_px=1 / quantizer.px_per_code,
+        zero=quantizer.zero_code,
+        lowest=quantizer.lowest,
+        highest=quantizer.highest,
+        bound_px=quantizer.bound_px,
+    )
+    flow_T2HW = make_cuda().compute(clip)
+    ((_, solved),) = make_cuda().solve([clip], codes)
+    np.testing.assert_array_equal(solved.out, quantizer.encode(flow_T2HW))
+
+
+def test_statistics_are_those_of_the_flow(make_cuda: MakeCuda) -> None:
+    clip = noise(3, 70, 47)
+    ((_, solved),) = make_cuda().solve([clip], Codes(bound_px=1.0))
+    square = (solved.out.astype(np.float64) ** 2).sum(axis=1)
+    sums, largest, beyond = np.moveaxis(solved.stats_PB3, 2, 0)
+    np.testing.assert_allclose(sums.sum(axis=1), np.sqrt(square).sum(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(largest.max(axis=1), square.max(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(
+        beyond.sum(axis=1), (np.abs(solved.out).max(axis=1) > 1.0).sum(axis=(1, 2))
+    )
+
+
+# --- launches ---
+
+
+def test_a_launch_that_ends_early_is_followed_by_another(
+    make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, params = noise(4, 40, 117), {"n_iterations": 20, "n_warps": 2}
+    want = make_cuda(**params).compute(clip)
+    monkeypatch.setattr(batches_module, "SLICE_NS", 1_000_000)
+    engine = make_cuda(on={"n_threads": 2}, **params)
+    np.testing.assert_array_equal(engine.compute(clip), want)
+    assert engine.device.launched.count("solve") > 5
+
+
+def test_a_batch_is_waited_for_once(make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, waits = make_cuda(**FEW), []
+    monkeypatch.setattr(engine.device, "wait", lambda: waits.append(1))
+    engine.compute(noise(5))
+    assert len(waits) == 1
+
+
+def test_kernels_that_do_nothing_are_not_waited_for_for_ever(
+    make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_cuda(**FEW)
+    launch = engine.device.launch
+    monkeypatch.setattr(
+        engine.device, "launch", lambda name, *a: None if name == "solve" else launch(name, *a)
+    )
+    with pytest.raises(DeviceLost, match="did nothing"):
+        engine.compute(noise(2))
+
+
+def test_flow_that_is_not_finite_is_an_error(
+    make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters in range do not lead there, so an image is spoiled on its way."""
+    engine = make_cuda(**FEW)
+    launch = engine.device.launch
+
+    def spoil(name: str, job_address: int, *numbers: int) -> None:
+        launch(name, job_address, *numbers)
+        if name == "make_taps":
+            batch = engine._batches
+            n_pixels = batch.geometry.frame_pixels
+            taps = at_section(engine, "taps", 2)
+            engine.device.send(np.full(4 * n_pixels, np.nan, np.float32), taps + 16 * n_pixels)
+
+    monkeypatch.setattr(engine.device, "launch", spoil)
+    with pytest.raises(FlowprepError, match=r"theta = 0\.3: the flow is not finite"):
+        engine.compute(noise(2))
+
+
+def at_section(engine: Any, name: str, n_frames: int) -> int:
+    batch = engine._batches
+    plan = batches_module.lay_out(
+        batch.geometry, engine._tvl1, [n_frames], Codes(), batch._address, 1, 1
+    )
+    return plan.addresses[name]
+
+
+# --- CuPy ---
+
+
+class FakeCuda:
+    """The part of CuPy that is used, as its documentation has it, on this process's memory."""
+
+    class Error(RuntimeError):
+        status = 2
+
+    def __init__(self, library: Path) -> None:
+        self.library = ctypes.CDLL(str(library))
+        self.modules: list[dict[str, Any]] = []
+        self.n_synchronized = 0
+        self.largest = 1 << 30
+        runtime = SimpleNamespace(
+            CUDARuntimeError=self.Error,
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda number: {"name": b"Fake"},
+            memcpyHostToDevice=1,
+            memcpyDeviceToHost=2,
+            memcpyAsync=self.copy,
+        )
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            driver=SimpleNamespace(CUDADriverError=self.Error),
+            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
+            Device=self.device,
+            Stream=self.stream,
+            Memory=self.memory,
+            alloc_pinned_memory=bytearray,
+        )
+        self.__version__ = "fake"
+
+    def copy(self, to: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
+        assert (kind, stream) in {(1, 7), (2, 7)}
+        ctypes.memmove(to, source, n_bytes)
+
+    def device(self, number: int) -> Any:
+        class Device(contextlib.nullcontext):  # type: ignore[type-arg]
+            compute_capability = "120"
+            attributes: ClassVar = {"MultiProcessorCount": 30}
+            mem_info = (1 << 28, 1 << 29)
+
+        return Device()
+
+    def stream(self, non_blocking: bool) -> Any:
+        def synchronize() -> None:
+            self.n_synchronized += 1
+
+        class Stream(contextlib.nullcontext):  # type: ignore[type-arg]
+            ptr = 7
+
+        out = Stream()
+        out.synchronize = synchronize  # type: ignore[attr-defined]
+        return out
+
+    def memory(self, n_bytes: int) -> Any:
+        if n_bytes > self.largest:
+            raise self.Error("cudaErrorMemoryAllocation: out of memory")
+        kept = np.empty(n_bytes + 256, np.uint8)
+        return SimpleNamespace(ptr=-(-kept.ctypes.data // 256) * 256, kept=kept)
+
+    def RawModule(self, code: str, options: tuple[str, ...]) -> Any:
+        self.modules.append({"code": code, "options": options})
+
+        def get_function(name: str) -> Callable[..., None]:
+            def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+                assert (grid, block) == ((90,), (128,))
+                address, *numbers = arguments
+                self.library.be_worker(0, 1)
+                kernel = getattr(self.library, name)
+                kernel(ctypes.c_void_p(int(address)), *(ctypes.c_int(int(n)) for n in numbers))
+
+            return launch
+
+        return SimpleNamespace(get_function=get_function)
+
+
+@pytest.fixture
+def fake_cupy(library: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    cupy = FakeCuda(library())
+    monkeypatch.setattr(device_module, "_import_cupy", lambda: cupy)
+    device_module._compiled.cache_clear()
+    yield cupy
+    device_module._compiled.cache_clear()
+
+
+def test_a_cupy_device_does_what_the_stand_in_does(
+    fake_cupy: FakeCuda, make_cuda: MakeCuda
+) -> None:
+    clips = [noise(5), noise(3, 40, 117)]
+    engine = get_engine("cuda", **FEW)
+    for flow, want in zip(
+        engine.compute_batch(clips), make_cuda(**FEW).compute_batch(clips), strict=True
+    ):
+        np.testing.assert_array_equal(flow, want)
+    assert engine.build == "float32, cupy fake nvrtc 13.0 sm_120 Fake"
+    assert fake_cupy.n_synchronized == 2
+    (module,) = fake_cupy.modules
+    assert "#define MAX_STEPS 8" in module["code"]
+    assert "--fmad=false" in module["options"]
+
+
+def test_cupys_memory_error_halves_the_batch(fake_cupy: FakeCuda) -> None:
+    engine = get_engine("cuda", **FEW)
+    whole = engine.batch_pairs((200, 300))
+    fake_cupy.largest = 32 << 20
+    assert get_engine("cuda", **FEW).batch_pairs((200, 300)) < whole / 2
+
+
+def test_another_error_of_cupy_is_a_lost_device(
+    fake_cupy: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = get_engine("cuda", **FEW)
+    monkeypatch.setattr(FakeCuda.Error, "status", 700)
+    fake_cupy.largest = 0
+    with pytest.raises(DeviceLost, match="the CUDA device failed"):
+        engine.compute(noise(2))
+
+
+# --- devices ---
+
+
+@pytest.mark.parametrize("wrong", ["Fast", "", 1, None])
+def test_unknown_numerics_are_refused(wrong: Any) -> None:
+    with pytest.raises(FlowprepError, match="numerics"):
+        get_engine("cuda", numerics=wrong)
+
+
+def stand_in_cupy(count: int, capability: str = "90") -> Any:
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def get_device_count() -> int:
+        if count < 0:
+            raise CUDARuntimeError("cudaErrorNoDevice")
+        return count
+
+    runtime = SimpleNamespace(getDeviceCount=get_device_count, CUDARuntimeError=CUDARuntimeError)
+    device = lambda number: SimpleNamespace(compute_capability=capability)  # noqa: E731
+    return SimpleNamespace(__version__="0", cuda=SimpleNamespace(runtime=runtime, Device=device))
+
+
+def test_no_device_says_which_line_installs_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "_import_cupy", lambda: stand_in_cupy(-1))
+    with pytest.raises(FlowprepError, match="cudaErrorNoDevice") as refused:
+        get_engine("cuda")
+    assert "flowprep[cuda13]" in refused.value.hint
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "_import_cupy", lambda: stand_in_cupy(2))
+    with pytest.raises(FlowprepError, match="CUDA device 2 does not exist"):
+        get_engine("cuda", device=2)
+
+
+def test_an_old_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "_import_cupy", lambda: stand_in_cupy(1, "61"))
+    with pytest.raises(FlowprepError, match=r"compute capability 6\.1"):
+        get_engine("cuda")
+
+
+def test_without_cupy_the_status_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    status = engine_status("cuda")
+    assert not status.available
+    assert "cupy" in status.detail
+    assert "flowprep[cuda13]" in status.install

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from flowprep.flow.cuda import device
 from flowprep.flow.cuda.engine import Cuda
 
 MakeCuda = Callable[..., Cuda]
@@ -63,3 +64,15 @@ def make_cuda(host: ModuleType, library: Callable[..., Path]) -> MakeCuda:
         return engine
 
     return make
+
+
+@pytest.fixture
+def fake_cupy(
+    host: ModuleType, library: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """Engine `cuda` finds this CuPy, whose kernels run on the CPU."""
+    cupy = host.FakeCupy(library())
+    monkeypatch.setattr(device, "_import_cupy", lambda: cupy)
+    device._compiled.cache_clear()
+    yield cupy
+    device._compiled.cache_clear()

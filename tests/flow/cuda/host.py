@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -95,3 +98,78 @@ class HostDevice:
         start = self._memory.ctypes.data
         assert start <= address
         assert address + n_bytes <= start + len(self._memory), "outside of what was allocated"
+
+
+class FakeCupy:
+    """The part of CuPy that is used, as its documentation has it, on this process's memory."""
+
+    class Error(RuntimeError):
+        status = 2
+
+    def __init__(self, library: Path) -> None:
+        self.library = ctypes.CDLL(str(library))
+        self.modules: list[dict[str, Any]] = []
+        self.n_synchronized = 0
+        self.largest = 1 << 30
+        runtime = SimpleNamespace(
+            CUDARuntimeError=self.Error,
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda number: {"name": b"Fake"},
+            memcpyHostToDevice=1,
+            memcpyDeviceToHost=2,
+            memcpyAsync=self.copy,
+        )
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            driver=SimpleNamespace(CUDADriverError=self.Error),
+            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
+            Device=self.device,
+            Stream=self.stream,
+            Memory=self.memory,
+            alloc_pinned_memory=bytearray,
+        )
+        self.__version__ = "fake"
+
+    def copy(self, to: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
+        assert (kind, stream) in {(1, 7), (2, 7)}
+        ctypes.memmove(to, source, n_bytes)
+
+    def device(self, number: int) -> Any:
+        class Device(contextlib.nullcontext):  # type: ignore[type-arg]
+            compute_capability = "120"
+            attributes: ClassVar = {"MultiProcessorCount": 30}
+            mem_info = (1 << 28, 1 << 29)
+
+        return Device()
+
+    def stream(self, non_blocking: bool) -> Any:
+        def synchronize() -> None:
+            self.n_synchronized += 1
+
+        class Stream(contextlib.nullcontext):  # type: ignore[type-arg]
+            ptr = 7
+
+        out = Stream()
+        out.synchronize = synchronize  # type: ignore[attr-defined]
+        return out
+
+    def memory(self, n_bytes: int) -> Any:
+        if n_bytes > self.largest:
+            raise self.Error("cudaErrorMemoryAllocation: out of memory")
+        kept = np.empty(n_bytes + 256, np.uint8)
+        return SimpleNamespace(ptr=-(-kept.ctypes.data // 256) * 256, kept=kept)
+
+    def RawModule(self, code: str, options: tuple[str, ...]) -> Any:
+        self.modules.append({"code": code, "options": options})
+
+        def get_function(name: str) -> Any:
+            def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+                assert (grid, block) == ((90,), (128,))
+                address, *numbers = arguments
+                self.library.be_worker(0, 1)
+                kernel = getattr(self.library, name)
+                kernel(ctypes.c_void_p(int(address)), *(ctypes.c_int(int(n)) for n in numbers))
+
+            return launch
+
+        return SimpleNamespace(get_function=get_function)

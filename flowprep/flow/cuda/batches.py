@@ -141,15 +141,15 @@ class Batches:
             self._device.launch("deliver", self._address)
             back = {
                 name: self._device.fetch(batch.addresses[name], batch.sizes[name])
-                for name in ("finished", "controls", "counts", "stats", "out")
+                for name in ("finished", "left", "controls", "counts", "stats", "out")
             }
             self._device.wait()
             if back["finished"].view(np.int32)[0] == len(batch.first_frames):
                 return back
-            controls = back["controls"].tobytes()
-            if controls == before:
+            now = back["left"].tobytes() + back["controls"].tobytes()
+            if now == before:
                 raise DeviceLost(f"the CUDA kernels did nothing for {SLICE_NS / 1e9:g} s")
-            before = controls
+            before = now
 
     def _solved(self, back: dict[str, U8], codes: Codes) -> Solved:
         if (back["controls"].view(CONTROL)["phase"] == DIVERGED).any():

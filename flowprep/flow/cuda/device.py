@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from flowprep.errors import DeviceLost, FlowprepError
+from flowprep.flow.cuda import layout
 from flowprep.records import U8
 
 log = logging.getLogger(__name__)
 
 THREADS = 128
-BLOCKS_PER_SM = 3  # 168 registers a thread
+BLOCKS_PER_SM = 2  # so that a thread has 255 registers, and nothing spills
 LEAST_CAPABILITY = (7, 5)
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 KERNELS = ("make_level", "make_taps", "begin", "solve", "deliver")
@@ -47,17 +48,27 @@ class Device(Protocol):
         ...
 
 
-def source(max_steps: int, exact: bool) -> str:
-    """The kernels, as NVRTC takes them."""
-    here = files(__package__)
-    defines = {
+def defines(exact: bool) -> str:
+    """What the kernels share with Python."""
+    values = {
         "THREADS": THREADS,
         "BLOCKS_PER_SM": BLOCKS_PER_SM,
-        "MAX_STEPS": max_steps,
+        "MAX_STEPS": layout.MAX_STEPS,
+        "COLUMNS": layout.COLUMNS,
+        "BAND_ROWS": layout.BAND_ROWS,
+        "LEVEL_BYTES": layout.LEVEL.itemsize,
+        "JOB_BYTES": layout.JOB.itemsize,
+        "CONTROL_BYTES": layout.CONTROL.itemsize,
         "EXACT": int(exact),
     }
-    lines = [f"#define {name} {value}\n" for name, value in defines.items()]
-    return "".join([*lines, *((here / n).read_text("utf-8") for n in ("lanes.cuh", "tvl1.cu"))])
+    return "".join(f"#define {name} {value}\n" for name, value in values.items())
+
+
+def source(exact: bool) -> str:
+    """The kernels, as NVRTC takes them."""
+    here = files(__package__)
+    parts = ((here / name).read_text("utf-8") for name in ("lanes.cuh", "tvl1.cu"))
+    return "".join([defines(exact), *parts])
 
 
 OPTIONS = ("--std=c++17", "--fmad=false")
@@ -66,14 +77,14 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 class CupyDevice:
     """One CUDA device. Raises ImportError where CuPy or a device is missing."""
 
-    def __init__(self, number: int, max_steps: int, exact: bool) -> None:
+    def __init__(self, number: int, exact: bool) -> None:
         self._cupy = cupy = _import_cupy()
         _require_device(cupy, number)
         with _cuda_errors(cupy):
             self._device = cupy.cuda.Device(number)
             with self._device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
-                self._kernels = _compiled(number, max_steps, exact)
+                self._kernels = _compiled(number, exact)
                 self.total_bytes = int(self._device.mem_info[1])
         n_blocks = int(self._device.attributes["MultiProcessorCount"]) * BLOCKS_PER_SM
         self._grid = (n_blocks,)
@@ -144,7 +155,7 @@ def _capability(cupy: Any, number: int) -> tuple[int, int]:
 
 
 @cache
-def _compiled(number: int, max_steps: int, exact: bool) -> dict[str, Any]:
+def _compiled(number: int, exact: bool) -> dict[str, Any]:
     """The kernels on one device, by name."""
     log.info("compiling the kernels of engine cuda for device %d", number)
     cupy = _import_cupy()
@@ -152,7 +163,7 @@ def _compiled(number: int, max_steps: int, exact: bool) -> dict[str, Any]:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:  # what CuPy raises for a library that is not there varies
         raise ImportError(f"cupy {cupy.__version__} finds no NVRTC: {error}") from error
-    module = cupy.RawModule(code=source(max_steps, exact), options=OPTIONS)
+    module = cupy.RawModule(code=source(exact), options=OPTIONS)
     return {name: module.get_function(name) for name in KERNELS}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from flowprep.errors import FlowprepError
 from flowprep.flow.cuda.batches import Batches, Run, Solved
 from flowprep.flow.cuda.device import CupyDevice, Device
-from flowprep.flow.cuda.layout import MAX_STEPS, Codes
+from flowprep.flow.cuda.layout import Codes
 from flowprep.flow.pairwise import check_gray, check_threads, tvl1_params
 from flowprep.records import F32, U8
 
@@ -39,7 +39,7 @@ class Cuda:
         gpu_share: float = 1.0,
         gpu_bytes: int | None = None,
         numerics: str = "fast",
-        open_device: Callable[[int, int, bool], Device] = CupyDevice,
+        open_device: Callable[[int, bool], Device] = CupyDevice,
         **params: Any,
     ) -> None:
         if numerics not in NUMERICS:
@@ -48,7 +48,7 @@ class Cuda:
             )
         self._tvl1 = tvl1_params(params)
         check_threads(threads)
-        self._device = open_device(device or 0, MAX_STEPS, numerics == "exact")
+        self._device = open_device(device or 0, numerics == "exact")
         limit = gpu_bytes or int(MEMORY_SHARE * self._device.total_bytes)
         self._budget_bytes = int(gpu_share * limit)
         self._batches: Batches | None = None

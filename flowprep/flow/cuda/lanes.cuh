@@ -74,6 +74,9 @@ FN F load(const float *at, I index) { return at[index]; }
 FN F load(const unsigned char *at, I index) { return at[index]; }
 FN F4 load(const float4 *at, I index) { return at[index]; }
 FN F4 load_once(const float4 *at, I index) { return __ldcg(at + index); }  // leaves L1 alone
+FN void prefetch(const float4 *at, I index) {
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(__cvta_generic_to_global(at + index)));
+}
 FN void store(B which, float4 *at, I index, F4 value) {
     if (which) at[index] = value;
 }
@@ -143,5 +146,5 @@ FN long long clock_ns() {
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
     return __shfl_sync(ALL_LANES, now, 0);
 }
-FN void doze() { __nanosleep(2000); }
+FN void doze() { __nanosleep(5000); }
 FN int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }

@@ -29,7 +29,18 @@ LEVEL = np.dtype(
     align=True,
 )
 SECTIONS = (
-    *("frames", "images", "taps", "states", "terms", "controls", "available", "counts", "errors"),
+    *(
+        "frames",
+        "images",
+        "taps",
+        "states",
+        "terms",
+        "controls",
+        "available",
+        "left",
+        "counts",
+        "errors",
+    ),
     *("first_frames", "finished", "out", "stats", "levels"),
 )
 JOB = np.dtype(
@@ -47,7 +58,7 @@ JOB = np.dtype(
     align=True,
 )
 CONTROL = np.dtype(
-    [(name, I32) for name in ("left", "phase", "level", "warp", "side", "n_done", "n_now")]
+    [(name, I32) for name in ("phase", "level", "warp", "side", "n_done", "n_now")]
     + [("until_check", I32), ("task_rows", I32)],
     align=True,
 )
@@ -104,6 +115,7 @@ class Geometry:
             "terms": n_pairs * 2 * quads,
             "controls": n_pairs * CONTROL.itemsize,
             "available": n_pairs * 4,
+            "left": n_pairs * 4,
             "counts": n_pairs * len(self.levels) * self.n_warps * 4,
             "errors": n_pairs * self.errors_per_pair * 8,
             "first_frames": n_pairs * 4,

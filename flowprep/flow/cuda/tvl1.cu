@@ -28,7 +28,8 @@ struct Job {
     float4 *states;               // [pairs, 2 sides, 3 fields, quads of the full size]
     float4 *terms;                // [pairs, 2 fields, quads of the full size]
     struct Control *controls;     // [pairs]
-    int *available;               // [pairs]: tasks to take, zero while a step ends
+    int *available;               // [pairs]: tasks of the step that nobody has taken
+    int *left;                    // [pairs]: tasks of the step that have not ended
     int *counts;                  // [pairs, levels, warps]: iterations
     double *errors;               // [pairs, strips * bands of the full size]
     const int *first_frames;      // [pairs]: the second frame is the one after it
@@ -52,7 +53,6 @@ struct Job {
 enum { LINEARISE, ITERATE, DONE, DIVERGED };
 
 struct Control {
-    int left;                // tasks of this step that have not ended
     int phase, level, warp;  // what this step does
     int side;                // which half of `states` holds u and p
     int n_done, n_now;       // iterations of this warp before and in this step
@@ -60,10 +60,14 @@ struct Control {
     int task_rows;           // rows of a task, in whole bands
 };
 
-#define COLUMNS 64
+static_assert(sizeof(Level) == LEVEL_BYTES, "layout.py has another struct");
+static_assert(sizeof(Job) == JOB_BYTES, "layout.py has another struct");
+static_assert(sizeof(Control) == CONTROL_BYTES, "layout.py has another struct");
+static_assert(COLUMNS == 64 && MAX_STEPS == 8, "see a lane's columns, and sweep_next_row");
+
 #define HALO MAX_STEPS
 #define STRIDE (COLUMNS - 2 * HALO)  // from strip to strip
-#define BAND_ROWS 32                 // the error is summed band by band, whatever the segments
+// BAND_ROWS: the error is summed band by band, however a step is cut into tasks
 
 // --- pyramids ---
 
@@ -134,22 +138,14 @@ KERNEL(make_taps)(const Job *at) {
 
 // --- one pair's memory ---
 
-struct State {
-    float4 *fields[3];
-};
-
 struct Pair {
     Control *control;
     const float *image_0;   // the level's first frame
     const float4 *taps_1;   // and second
     float4 *states;         // [2 sides, 3]: {u, u, v, v}, {p11, p11, p12, p12}, {p21, p21, p22, p22}
-    float4 *terms[2];       // {gx, gx, gy, gy}, {rho_c, rho_c, -1/|g|^2, ..} (or |g|^2: EXACT)
+    float4 *terms;          // [2]: {gx, gx, gy, gy}, {rho_c, rho_c, -1/|g|^2, ..} (EXACT: |g|^2)
     double *errors;
 };
-
-FN float4 *plane(float4 *first, int field, const Level &level) {
-    return first + (long long)field * level.height * level.quads;
-}
 
 FN Pair open_pair(const Job &job, int pair, const Level &level) {
     Pair out;
@@ -158,15 +154,14 @@ FN Pair open_pair(const Job &job, int pair, const Level &level) {
     out.image_0 = job.images + frame * job.frame_pixels + level.pixels_before;
     out.taps_1 = job.taps + (frame + 1) * job.frame_pixels + level.pixels_before;
     out.states = job.states + 6LL * pair * job.state_quads;
-    for (int field = 0; field < 2; ++field)
-        out.terms[field] = plane(job.terms + 2LL * pair * job.state_quads, field, level);
+    out.terms = job.terms + 2LL * pair * job.state_quads;
     out.errors = job.errors + (long long)pair * job.errors_per_pair;
     return out;
 }
 
-FN State open_state(const Job &job, const Pair &pair, int side, const Level &level) {
-    float4 *first = pair.states + 3LL * side * job.state_quads;
-    return State{{first, plane(first, 1, level), plane(first, 2, level)}};
+// A side's planes, one after the other as the level's size has it.
+FN float4 *open_state(const Job &job, const Pair &pair, int side) {
+    return pair.states + 3LL * side * job.state_quads;
 }
 
 // --- linearise: warp the second frame, and what is constant until the next warp ---
@@ -244,7 +239,7 @@ FN F coarse_flow(const Job &job, const float4 *flow, const Level &coarse, const 
 FN F4 first_flow(const Job &job, const Pair &pair, int number, I x_0, I x_1, int y) {
     if (number + 1 == job.n_levels) return F4{F(), F(), F(), F()};
     const Level level = job.levels[number], coarse = job.levels[number + 1];
-    const float4 *flow = open_state(job, pair, pair.control->side, coarse).fields[0];
+    const float4 *flow = open_state(job, pair, pair.control->side);
     return F4{coarse_flow(job, flow, coarse, level, x_0, y, 0),
               coarse_flow(job, flow, coarse, level, x_1, y, 0),
               coarse_flow(job, flow, coarse, level, x_0, y, 1),
@@ -266,18 +261,19 @@ FN void linearise(const Job &job, const Level &level, const Pair &pair, int task
     const I q = task % level.blocks * 32 + lane(), column = smaller(q, level.quads - 1);
     const I x_0 = 2 * column, x_1 = smaller(x_0 + 1, level.width - 1);
     const B inside = q < level.quads;
-    const State from = open_state(job, pair, now.side, level);
-    const State to = open_state(job, pair, 1 - now.side, level);
+    const float4 *from = open_state(job, pair, now.side);
+    float4 *to = open_state(job, pair, 1 - now.side);
+    const int plane = level.height * level.quads;
     for (int y = start; y < stop; ++y) {
         const I index = y * level.quads + column;
         F4 flow;
         if (now.warp == 0) {
             flow = first_flow(job, pair, now.level, x_0, x_1, y);
-            store(inside, to.fields[0], index, flow);
-            store(inside, to.fields[1], index, F4{F(), F(), F(), F()});
-            store(inside, to.fields[2], index, F4{F(), F(), F(), F()});
+            store(inside, to, index, flow);
+            store(inside, to + plane, index, F4{F(), F(), F(), F()});
+            store(inside, to + 2 * plane, index, F4{F(), F(), F(), F()});
         } else {
-            flow = load_once(from.fields[0], index);
+            flow = load_once(from, index);
         }
         const F v_y = F() + (float)y;
         const Warped a = sample(pair.taps_1, level, to_float(x_0) + flow.x, v_y + flow.z);
@@ -287,8 +283,8 @@ FN void linearise(const Job &job, const Level &level, const Pair &pair, int task
         const F rho_a = mad(-a.gx, flow.x, mad(-a.gy, flow.z, a.image - first_a));
         const F rho_b = mad(-b.gx, flow.y, mad(-b.gy, flow.w, b.image - first_b));
         const F square_a = mad(a.gx, a.gx, a.gy * a.gy), square_b = mad(b.gx, b.gx, b.gy * b.gy);
-        store(inside, pair.terms[0], index, F4{a.gx, b.gx, a.gy, b.gy});
-        store(inside, pair.terms[1], index,
+        store(inside, pair.terms, index, F4{a.gx, b.gx, a.gy, b.gy});
+        store(inside, pair.terms + plane, index,
               F4{rho_a, rho_b, slot_of_square(square_a), slot_of_square(square_b)});
     }
 }
@@ -303,16 +299,16 @@ struct Row {
     F u[2], v[2], p11[2], p12[2], p21[2], p22[2];  // of the lane's two columns
 };
 
-FN Row load_row(const State &state, I index) {
-    const F4 a = load_once(state.fields[0], index), b = load_once(state.fields[1], index),
-             c = load_once(state.fields[2], index);
+FN Row load_row(const float4 *state, int plane, I index) {
+    const F4 a = load_once(state, index), b = load_once(state + plane, index),
+             c = load_once(state + 2 * plane, index);
     return Row{{a.x, a.y}, {a.z, a.w}, {b.x, b.y}, {b.z, b.w}, {c.x, c.y}, {c.z, c.w}};
 }
 
-FN void store_row(B which, const State &state, I index, const Row &row) {
-    store(which, state.fields[0], index, F4{row.u[0], row.u[1], row.v[0], row.v[1]});
-    store(which, state.fields[1], index, F4{row.p11[0], row.p11[1], row.p12[0], row.p12[1]});
-    store(which, state.fields[2], index, F4{row.p21[0], row.p21[1], row.p22[0], row.p22[1]});
+FN void store_row(B which, float4 *state, int plane, I index, const Row &row) {
+    store(which, state, index, F4{row.u[0], row.u[1], row.v[0], row.v[1]});
+    store(which, state + plane, index, F4{row.p11[0], row.p11[1], row.p12[0], row.p12[1]});
+    store(which, state + 2 * plane, index, F4{row.p21[0], row.p21[1], row.p22[0], row.p22[1]});
 }
 
 // Where the lane's columns lie.
@@ -320,6 +316,10 @@ struct Place {
     B is_first;       // column 0 is at x = 0
     B is_last[2];     // x = width - 1
     B counts[2];      // written by this strip
+};
+
+struct Weights {
+    float l_t, theta, taut;
 };
 
 // (v - u) / g: how far along g the data term moves the flow, at most l_t.
@@ -355,10 +355,9 @@ FN void update_dual(Row &row, int j, F ux, F uy, F vx, F vy, float taut) {
 
 // One iteration. `row` holds row y as the iteration before left it, `above` the flow of row y - 1
 // after this iteration and p before it; afterwards `row` is row y - 1 and `above` is for row y + 1.
-// `is_below` says that y is the row after the last, `is_summed` that the squared change of the flow
-// at y is added to `error`.
-FN void iterate_row(const Job &job, Row &row, Row &above, const F4 &gradient, const F4 &rest,
-                    const Place &place, bool is_below, bool is_summed, F &error) {
+// `is_below` says that y is the row after the last, where nothing is.
+FN void iterate_row(const Weights &weights, Row &row, Row &above, const F4 &gradient,
+                    const F4 &rest, const Place &place, bool is_below) {
     const F gx[2] = {gradient.x, gradient.y}, gy[2] = {gradient.z, gradient.w};
     const F rho_c[2] = {rest.x, rest.y}, slot[2] = {rest.z, rest.w};
     const F p11_left[2] = {select(place.is_first, F(), from_left(row.p11[1])), row.p11[0]};
@@ -371,22 +370,91 @@ FN void iterate_row(const Job &job, Row &row, Row &above, const F4 &gradient, co
         const F divergence_u = (row.p11[j] - p11_left[j]) + (row.p12[j] - above.p12[j]);
         const F divergence_v = (row.p21[j] - p21_left[j]) + (row.p22[j] - above.p22[j]);
         const F rho = mad(gx[j], row.u[j], mad(gy[j], row.v[j], rho_c[j]));
-        const F factor = along_gradient(rho, slot[j], job.l_t);
-        const F u = mad(factor, gx[j], mad(job.theta, divergence_u, row.u[j]));
-        const F v = mad(factor, gy[j], mad(job.theta, divergence_v, row.v[j]));
-        if (is_summed) {
-            const F du = u - row.u[j], dv = v - row.v[j];
-            error = error + select(place.counts[j], mad(du, du, dv * dv), F());
-        }
+        const F factor = along_gradient(rho, slot[j], weights.l_t);
+        const F u = mad(factor, gx[j], mad(weights.theta, divergence_u, row.u[j]));
+        const F v = mad(factor, gy[j], mad(weights.theta, divergence_v, row.v[j]));
         update_dual(done, j, select(place.is_last[j], F(), u_right[j] - above.u[j]),
                     is_below ? F() : u - above.u[j],
                     select(place.is_last[j], F(), v_right[j] - above.v[j]),
-                    is_below ? F() : v - above.v[j], job.taut);
-        above.u[j] = u, above.v[j] = v;
-        above.p11[j] = row.p11[j], above.p12[j] = row.p12[j];
-        above.p21[j] = row.p21[j], above.p22[j] = row.p22[j];
+                    is_below ? F() : v - above.v[j], weights.taut);
+        row.u[j] = u, row.v[j] = v;
     }
+    above = row;
     row = done;
+}
+
+// The squared change of the lane's columns from one iteration to the next.
+FN F squared_change(const Row &before, const Row &after, const Place &place) {
+    F sum = F();
+    UNROLL
+    for (int j = 0; j < 2; ++j) {
+        const F du = after.u[j] - before.u[j], dv = after.v[j] - before.v[j];
+        sum = sum + select(place.counts[j], mad(du, du, dv * dv), F());
+    }
+    return sum;
+}
+
+// What a task of iterations works on.
+struct Sweep {
+    const float4 *from, *terms;
+    float4 *to;
+    int plane;  // float4s of one
+    Weights weights;
+    Place place;
+    B inside;
+    I column;
+    int n, height, quads;
+    int first_row, start, stop;  // of what is read; of what is written
+    bool sums;
+};
+
+// Asks for row y + 1, so that it is there when it is needed. `next` holds row y, then row y + 1;
+// what it holds after the last row is not used.
+FN Row take_row(const Sweep &sweep, int y, Row &next) {
+    const I index = smaller(y + 1, sweep.height - 1) * sweep.quads + sweep.column;
+    const Row row = next;
+    next = load_row(sweep.from, sweep.plane, index);
+    prefetch(sweep.terms, index);
+    prefetch(sweep.terms + sweep.plane, index);
+    return row;
+}
+
+// Takes every iteration one row further, and writes row y - n. STEPS is n where all iterations have
+// a row to work on; 0 is for any n, for the first rows, where the later iterations have nothing to
+// do yet, and for those after the last.
+template <int STEPS>
+FN void sweep_row(const Sweep &sweep, int y, Row &next, Row *above, F &error) {
+    const bool is_steady = STEPS > 0;
+    const int n = is_steady ? STEPS : sweep.n;
+    Row row = take_row(sweep, y, next);
+    UNROLL
+    for (int k = 0; k < (is_steady ? STEPS : MAX_STEPS); ++k) {
+        const int here = y - k;
+        if (!is_steady && (k == n || here < sweep.first_row)) break;
+        if (!is_steady && here > sweep.height) continue;
+        const int term_row = is_steady ? here : smaller(here, sweep.height - 1);
+        const I index = term_row * sweep.quads + sweep.column;
+        const Row before = row;
+        iterate_row(sweep.weights, row, above[k], load(sweep.terms, index),
+                    load(sweep.terms + sweep.plane, index), sweep.place,
+                    !is_steady && here == sweep.height);
+        if (k + 1 == n && sweep.sums && here >= sweep.start && here < sweep.stop)
+            error = error + squared_change(before, above[k], sweep.place);
+    }
+    const int finished = y - n;
+    if (finished >= sweep.start)
+        store_row(sweep.inside, sweep.to, sweep.plane, finished * sweep.quads + sweep.column, row);
+}
+
+FN void sweep_next_row(const Sweep &sweep, int y, Row &next, Row *above, F &error) {
+    const bool is_steady = y >= sweep.first_row + sweep.n - 1 && y < sweep.height;
+    switch (is_steady ? sweep.n : 0) {  // checks fall on even counts, so odd ones are rare
+        case MAX_STEPS: return sweep_row<MAX_STEPS>(sweep, y, next, above, error);
+        case 6: return sweep_row<6>(sweep, y, next, above, error);
+        case 4: return sweep_row<4>(sweep, y, next, above, error);
+        case 2: return sweep_row<2>(sweep, y, next, above, error);
+        default: return sweep_row<0>(sweep, y, next, above, error);
+    }
 }
 
 // The error is looked at when a check is due, and at the end.
@@ -394,44 +462,43 @@ FN bool ends_at_check(const Job &job, const Control &now) {
     return now.n_now == now.until_check || now.n_done + now.n_now == job.n_iterations;
 }
 
-FN void iterate(const Job &job, const Level &level, const Pair &pair, int task) {
+FN Sweep open_sweep(const Job &job, const Level &level, const Pair &pair, int task) {
     const Control now = *pair.control;
-    const int strip = task % level.strips, n = now.n_now, height = level.height;
-    const int start = task / level.strips * now.task_rows;
-    const int stop = smaller(start + now.task_rows, height);
-    const int first_column = strip * STRIDE, first_row = larger(start - n, 0);
-    const bool is_last_strip = strip + 1 == level.strips;
-    const I q = first_column / 2 + lane(), column = smaller(q, level.quads - 1), x = 2 * q;
+    const int strip = task % level.strips, first_column = strip * STRIDE;
     const int counted_from = first_column + (strip ? HALO : 0);
-    const int counted_to = is_last_strip ? level.width : first_column + COLUMNS - HALO;
+    const int counted_to =
+        strip + 1 == level.strips ? level.width : first_column + COLUMNS - HALO;
+    const I q = first_column / 2 + lane(), x = 2 * q;
     const B inside = (x >= counted_from) & (x < counted_to);
     const B second = (x >= counted_from) & (x + 1 < counted_to);
-    const Place place = {x == 0,
-                         {x == level.width - 1, x + 1 == level.width - 1},
-                         {inside, second}};
-    const State from = open_state(job, pair, now.side, level);
-    const State to = open_state(job, pair, 1 - now.side, level);
-    const bool sums = ends_at_check(job, now);
-    Row above[MAX_STEPS] = {}, row = {};
+    Sweep out;
+    out.from = open_state(job, pair, now.side), out.to = open_state(job, pair, 1 - now.side);
+    out.terms = pair.terms;
+    out.plane = level.height * level.quads;
+    out.weights = Weights{job.l_t, job.theta, job.taut};
+    out.place = Place{x == 0, {x == level.width - 1, x + 1 == level.width - 1}, {inside, second}};
+    out.inside = inside;
+    out.column = smaller(q, level.quads - 1);
+    out.n = now.n_now, out.height = level.height, out.quads = level.quads;
+    out.start = task / level.strips * now.task_rows;
+    out.stop = smaller(out.start + now.task_rows, level.height);
+    out.first_row = larger(out.start - out.n, 0);
+    out.sums = ends_at_check(job, now);
+    return out;
+}
+
+FN void iterate(const Job &job, const Level &level, const Pair &pair, int task) {
+    const Sweep sweep = open_sweep(job, level, pair, task);
+    double *errors = pair.errors + task % level.strips;
+    Row next = load_row(sweep.from, sweep.plane, sweep.first_row * sweep.quads + sweep.column);
+    Row above[MAX_STEPS] = {};
     F error = F();
-    for (int y = first_row; y < stop + n; ++y) {
-        if (y < height) row = load_row(from, y * level.quads + column);
-        UNROLL
-        for (int k = 0; k < MAX_STEPS; ++k) {
-            const int here = y - k;
-            if (k == n || here < first_row) break;
-            if (here > height) continue;
-            const I index = smaller(here, height - 1) * level.quads + column;
-            const bool is_summed = sums && k + 1 == n && here >= start && here < stop;
-            iterate_row(job, row, above[k], load(pair.terms[0], index), load(pair.terms[1], index),
-                        place, here == height, is_summed, error);
-        }
-        const int finished = y - n;
-        if (finished >= start) store_row(inside, to, finished * level.quads + column, row);
-        const int summed = y - n + 1;  // the row that the last iteration has just reached
-        const bool ends_band = summed % BAND_ROWS == BAND_ROWS - 1 || summed + 1 == stop;
-        if (sums && ends_band && summed >= start && summed < stop) {
-            set(pair.errors + summed / BAND_ROWS * level.strips + strip, sum_of_lanes(error));
+    for (int y = sweep.first_row; y < sweep.stop + sweep.n; ++y) {
+        sweep_next_row(sweep, y, next, above, error);
+        const int summed = y - sweep.n + 1;  // the row that the last iteration has just reached
+        const bool ends_band = summed % BAND_ROWS == BAND_ROWS - 1 || summed + 1 == sweep.stop;
+        if (sweep.sums && ends_band && summed >= sweep.start && summed < sweep.stop) {
+            set(errors + summed / BAND_ROWS * level.strips, sum_of_lanes(error));
             error = F();
         }
     }
@@ -492,15 +559,15 @@ FN void plan_after_linearising(const Job &job, Control &now) {
     plan_iterations(job, now);
 }
 
-// As many tasks as keep all workers busy: when few pairs are left, each is cut into more parts.
-FN void plan_tasks(const Job &job, Control &now) {
+// Cuts the step into as many tasks as keep all workers busy: more, when few pairs are left.
+FN int plan_tasks(const Job &job, Control &now) {
     const Level level = job.levels[now.level];
     const int across = now.phase == ITERATE ? level.strips : level.blocks;
     const int n_unfinished = larger(job.n_pairs - peek(job.finished), 1);
     const int wanted = larger(job.n_workers / (n_unfinished * across), 1);
     const int bands = (level.bands + smaller(wanted, level.bands) - 1) / smaller(wanted, level.bands);
     now.task_rows = bands * BAND_ROWS;
-    now.left = across * ((level.bands + bands - 1) / bands);
+    return across * ((level.bands + bands - 1) / bands);
 }
 
 // By the warp that ended the pair's step: hand out the next.
@@ -511,12 +578,13 @@ FN void advance(const Job &job, const Pair &pair, int number) {
     else
         plan_after_iterations(job, pair, number, now);
     const bool has_ended = now.phase == DONE || now.phase == DIVERGED;
-    if (!has_ended) plan_tasks(job, now);
+    const int n_tasks = has_ended ? 0 : plan_tasks(job, now);
     set(pair.control, now);
+    set(job.left + number, n_tasks);
     if (has_ended)
         add_one(job.finished);
     else
-        publish(job.available + number, now.left);
+        publish(job.available + number, n_tasks);
 }
 
 FN void work(const Job &job, int number, int task) {
@@ -527,7 +595,7 @@ FN void work(const Job &job, int number, int task) {
         linearise(job, level, pair, task);
     else
         iterate(job, level, pair, task);
-    if (leave(&pair.control->left)) advance(job, pair, number);
+    if (leave(job.left + number)) advance(job, pair, number);
 }
 
 // Work on the pairs `first` to `first + 31`; false when none of them has a task.
@@ -549,9 +617,10 @@ KERNEL(begin)(const Job *at) {
         Control now = {};
         now.phase = LINEARISE, now.level = job.n_levels - 1;
         now.task_rows = BAND_ROWS;
-        now.left = job.levels[now.level].blocks * job.levels[now.level].bands;
+        const int n_tasks = job.levels[now.level].blocks * job.levels[now.level].bands;
         set(job.controls + number, now);
-        set(job.available + number, now.left);
+        set(job.left + number, n_tasks);
+        set(job.available + number, n_tasks);
     }
 }
 
@@ -592,7 +661,7 @@ KERNEL(deliver)(const Job *at) {
     for (int task = WORKER; task < job.n_pairs * level.bands; task += N_WORKERS) {
         const int number = task / level.bands, band = task % level.bands;
         const Pair pair = open_pair(job, number, level);
-        const float *flow = (const float *)open_state(job, pair, pair.control->side, level).fields[0];
+        const float *flow = (const float *)open_state(job, pair, pair.control->side);
         const int stop = smaller((band + 1) * BAND_ROWS, level.height);
         F lengths = F(), beyond = F(), largest = F();
         for (int y = band * BAND_ROWS; y < stop; ++y) {

@@ -54,8 +54,8 @@ def make_cuda(host: ModuleType, library: Callable[..., Path]) -> MakeCuda:
     def make(*, on: dict[str, Any] | None = None, **options: Any) -> Cuda:
         devices = []
 
-        def open_device(_: int, max_steps: int, exact: bool) -> Any:
-            built = library(max_steps=max_steps, exact=exact)
+        def open_device(_: int, exact: bool) -> Any:
+            built = library(exact=exact)
             devices.append(host.HostDevice(built, **(on or {})))
             return devices[-1]
 

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowprep.flow.cuda.device import KERNELS
-from flowprep.flow.cuda.layout import MAX_STEPS
+from flowprep.flow.cuda.device import BLOCKS_PER_SM, KERNELS, THREADS, defines
 
 HERE = Path(__file__).parent
 KERNEL_SOURCE = HERE.parents[2] / "flowprep" / "flow" / "cuda" / "tvl1.cu"
@@ -28,14 +27,13 @@ def has_compiler() -> bool:
     return shutil.which("g++") is not None
 
 
-def build(folder: Path, *flags: str, max_steps: int = MAX_STEPS, exact: bool = False) -> Path:
+def build(folder: Path, *flags: str, exact: bool = False) -> Path:
     """The shared library, in `folder`."""
-    out = folder / f"tvl1-{max_steps}-{exact:d}-{len(flags)}.so"
+    out = folder / f"tvl1-{exact:d}-{len(flags)}.so"
     if out.exists():
         return out
     source = folder / f"{out.stem}.cpp"
-    defines = f"#define MAX_STEPS {max_steps}\n#define EXACT {exact:d}\n"
-    source.write_text(f'{defines}#include "{HERE}/lanes.h"\n#include "{KERNEL_SOURCE}"\n')
+    source.write_text(f'{defines(exact)}#include "{HERE}/lanes.h"\n#include "{KERNEL_SOURCE}"\n')
     wide = ("-march=x86-64-v3",) if "fma" in Path("/proc/cpuinfo").read_text() else ()
     command = ["g++", *FLAGS, *wide, *flags, "-o", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
@@ -164,7 +162,7 @@ class FakeCupy:
 
         def get_function(name: str) -> Any:
             def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
-                assert (grid, block) == ((90,), (128,))
+                assert (grid, block) == ((30 * BLOCKS_PER_SM,), (THREADS,))
                 address, *numbers = arguments
                 self.library.be_worker(0, 1)
                 kernel = getattr(self.library, name)

@@ -133,6 +133,7 @@ FN F4 load(const float4 *at, I index) {
     return out;
 }
 FN F4 load_once(const float4 *at, I index) { return load(at, index); }
+FN void prefetch(const float4 *, I) {}
 FN D load(const double *at, I index, int limit) {
     D out;
     EACH out[i] = index[i] < limit ? at[index[i]] : 0;

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from flowprep.flow.cuda.device import KERNELS, OPTIONS, source
-from flowprep.flow.cuda.layout import MAX_STEPS
 
 CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
 
@@ -28,7 +27,7 @@ def nvrtc() -> Any:
 def compile_for(nvrtc: Any, capability: int, exact: bool) -> bytes:
     """The machine code (an ELF file); raises AssertionError with the compiler's words."""
     program = ctypes.c_void_p()
-    code = source(MAX_STEPS, exact).encode()
+    code = source(exact).encode()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, b"tvl1.cu", 0, None, None) == 0
     options = [*OPTIONS, f"--gpu-architecture=sm_{capability}"]
     argv = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))

@@ -298,3 +298,15 @@ def test_without_cupy_the_status_says_what_is_missing(monkeypatch: pytest.Monkey
     assert not status.available
     assert "cupy" in status.detail
     assert "flowprep[cuda13]" in status.install
+
+
+def test_naming_the_engine_where_there_is_none_ends_with_the_line_that_installs_it(
+    cli: Callable[..., Any], make_video: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    make_video(tmp_path / "videos" / "a.mp4")
+    options = ("--src", tmp_path / "videos", "--out", tmp_path / "out", "--executor", "local")
+    ended = cli("extract", *options, "--engine", "cuda")
+    assert ended.exit_code == 2
+    assert "pip install 'flowprep[cuda13]'" in ended.output
+    assert not list(tmp_path.glob("out/*.tar"))

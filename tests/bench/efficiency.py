@@ -45,7 +45,8 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     one, every = engine_rates(options.engine, cores, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        run = extract_rate(Path(folder), options.engine, options.executor, options.copies)
+        chosen = ["--engine", options.engine, "--executor", options.executor]
+        run = extract_run(Path(folder), half_seconds(Path(folder), options.copies), chosen)
     row = {
         "engine": options.engine,
         "executor": options.executor,
@@ -61,17 +62,32 @@ def main() -> None:
     print(machine.save(f"efficiency_{options.engine}_{options.executor}", [row]))
 
 
-def extract_rate(folder: Path, engine: str, executor: str, copies: int) -> dict[str, Any]:
-    """The run's part of the summary that `extract --log-json` ends with."""
+def half_seconds(folder: Path, copies: int) -> list[str]:
+    """Rows of a list: all of the video, many times, in clips of half a second."""
+    return [
+        f"{video},{i * CLIP_S},{(i + 1) * CLIP_S}"
+        for video in copies_of_video(folder, copies)
+        for i in range(N_CLIPS)
+    ]
+
+
+def copies_of_video(folder: Path, copies: int) -> list[Path]:
     videos = [folder / f"{number}.mp4" for number in range(copies)]
     for video in videos:
-        shutil.copy(machine.SHARED_VIDEOS / VIDEO, video)
-    rows = [f"{v},{i * CLIP_S},{(i + 1) * CLIP_S}" for v in videos for i in range(N_CLIPS)]
-    (folder / "list.csv").write_text("path,start_s,end_s\n" + "\n".join(rows) + "\n")
-    command = [sys.executable, "-m", "flowprep", "extract", "--src", str(folder / "list.csv")]
-    command += ["--out", str(folder / "out"), "--engine", engine, "--executor", executor]
-    command += ["--fps", "native"]
-    done = subprocess.run([*command, "--log-json"], capture_output=True, text=True, check=True)
+        shutil.copyfile(machine.SHARED_VIDEOS / VIDEO, video)
+    return videos
+
+
+def extract_run(folder: Path, rows: list[str], options: list[str]) -> dict[str, Any]:
+    """The run's part of the summary that `extract --log-json` ends with."""
+    listed, out = folder / "list.csv", folder / "out"
+    listed.write_text("path,start_s,end_s\n" + "\n".join(rows) + "\n")
+    command = [sys.executable, "-m", "flowprep", "extract", "--src", str(listed)]
+    command += ["--out", str(out), "--fps", "native", "--log-json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    shutil.rmtree(out)
     return json.loads(done.stdout.splitlines()[-1])["run"]
 
 

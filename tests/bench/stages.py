@@ -41,7 +41,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "video.mp4"
             make_source(options.videos / "v_ZNVhz7ctTq0.mp4", video, size, options.frames)
-            rows += [measure(video, size, *codecs) for codecs in CODECS]
+            name = {"source": f"{size[0]}x{size[1]}"}
+            rows += [name | measure(video, *codecs) for codecs in CODECS]
             rows[-1]["JPEG peer"] = rows[-2]["JPEG peer"] = peer_ms(video)
     for row in rows:
         row["total / peer"] = round(row["total"] / row["JPEG peer"], 2)
@@ -70,9 +71,9 @@ def make_source(real: Path, path: Path, size: tuple[int, int], n_frames: int) ->
         container.mux(stream.encode())
 
 
-def measure(video: Path, size: tuple[int, int], rgb: str, flow: str) -> dict[str, Any]:
+def measure(video: Path, rgb: str, flow: str, engine: str = "constant") -> dict[str, Any]:
     """One shard job in this process; CPU time as each stage's thread counted it."""
-    settings = Settings(engine="constant", rgb_codec=rgb, flow_codec=flow)
+    settings = Settings(engine=engine, rgb_codec=rgb, flow_codec=flow)
     cpu_s: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as out:
         request = Request(
@@ -92,7 +93,7 @@ def measure(video: Path, size: tuple[int, int], rgb: str, flow: str) -> dict[str
         run_shard(job, tools, report)
         total_s = time.process_time() - before
     per_frame = 1000 / job.n_frames
-    row: dict[str, Any] = {"source": f"{size[0]}x{size[1]}", "codecs": f"{rgb}, {flow}"}
+    row: dict[str, Any] = {"codecs": f"{rgb}, {flow}"}
     row |= {stage: round(cpu_s[stage] * per_frame, 3) for stage in STAGES}
     row["all stages"] = round(sum(cpu_s.values()) * per_frame, 3)
     row["total"] = round(total_s * per_frame, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -204,6 +205,14 @@ def _parameter(text: str) -> tuple[str, int | float | str]:
     "--gpu-mem", type=click.FloatRange(0), default=0,
     help="GiB of each GPU that engine cuda may take  [default: what it can use, up to 80 %]",
 )  # fmt: skip
+@click.option(
+    "--worker-mem", type=click.FloatRange(0), default=0,
+    help="GiB that a worker may hold; a clip that takes more fails  [default: half of all]",
+)  # fmt: skip
+@click.option(
+    "--clip-timeout", type=click.FloatRange(0, min_open=True), default=600, show_default=True,
+    help="Seconds; a clip that makes no progress for so long fails.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
 @click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
@@ -220,6 +229,8 @@ def extract(
     workers: int,
     workers_per_gpu: int,
     gpu_mem: float,
+    worker_mem: float,
+    clip_timeout: float,
     dry_run: bool,
     retry_failed: bool,
     max_failures: int,
@@ -235,13 +246,15 @@ def extract(
     from flowprep.run.progress import make_display
     from flowprep.run.tell import tell_plan, tell_summary
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    _on_signals(_interrupt)
     resources = Resources(
         executor=executor,
         ray_address=ray_address,
         workers=workers,
         workers_per_gpu=workers_per_gpu,
         gpu_mem_gib=gpu_mem,
+        worker_mem_gib=worker_mem,
+        clip_timeout_s=clip_timeout,
     )
     request = Request(
         src=src,
@@ -257,6 +270,8 @@ def extract(
         return
     summary = run_extract(request, display)
     tell_summary(summary, out, display, log_json, _is_debug())
+    if summary.interrupted:
+        raise KeyboardInterrupt
     if summary.lost:
         _complain(
             f"{len(summary.lost)} shards could not be made; what is finished stays",
@@ -272,7 +287,20 @@ def _is_debug() -> bool:
 
 
 def _interrupt(*_: Any) -> None:
+    """The first signal ends the run in order; another one ends it at once."""
+    _on_signals(_leave)
     raise KeyboardInterrupt
+
+
+def _on_signals(handler: Callable[..., None]) -> None:
+    """But not those that this process was started to ignore, as in a shell's background job."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _leave(*_: Any) -> None:
+    os._exit(EXIT_INTERRUPTED)
 
 
 @main.command()

@@ -4,6 +4,7 @@ under this process (DeviceLost).
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,11 +23,37 @@ Reason = Literal[
     "changed",  # the file is no longer the one that was probed
     "flow-error",  # the engine failed on this clip
     "encode-error",  # the codec failed on this clip
+    "crashed",  # it ended the process that worked on it
+    "timeout",  # it made no progress for too long
+    "out-of-memory",  # it took more memory than a worker may have
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 
-RETRIABLE: frozenset[str] = frozenset({"missing", "unreadable", "changed", "flow-error"})
+RETRIABLE: frozenset[str] = frozenset(
+    {"missing", "unreadable", "changed", "flow-error", "timeout", "out-of-memory"}
+)
 """Reasons that may go away without anybody repairing the file."""
+
+ADVICE: dict[str, str] = {
+    "missing": "bring the file back",
+    "unreadable": "make the file readable",
+    "empty-file": "get the file again",
+    "not-a-video": "get the file again, or take it out of the source",
+    "no-video-stream": "take it out of the source",
+    "unsupported-codec": "convert the file to H.264, say",
+    "too-large": "scale or cut the file first",
+    "too-short": "take it out of the source; a clip needs two frames",
+    "truncated": "get the file again: its end is missing",
+    "frames-missing": "get the file again, or encode it anew",
+    "decode-error": "get the file again, or encode it anew",
+    "changed": "wait until nothing writes to the file any more",
+    "flow-error": "try another --engine on it and report it",
+    "encode-error": "try other codecs on it and report it",
+    "crashed": "encode the file anew, and report it to the library that crashed",
+    "timeout": "give --clip-timeout more seconds, or encode the file anew",
+    "out-of-memory": "give --worker-mem more GiB, use fewer --workers, or scale the file first",
+}
+"""What to do about a failed clip before `extract --retry-failed`, by reason."""
 
 
 class FlowprepError(Exception):
@@ -70,3 +97,17 @@ class ClipError(Exception):
 
 class DeviceLost(Exception):
     """A GPU failed, and this process can use it no more; another process may."""
+
+
+def reason_of(error: Exception, otherwise: Reason) -> Reason:
+    """Why a clip failed with this exception."""
+    return "out-of-memory" if isinstance(error, MemoryError) else otherwise
+
+
+def portable(error: Exception) -> Exception:
+    """An exception that survives the way to another process, whatever class it was."""
+    if isinstance(error, FlowprepError):
+        return error
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror or str(error))
+    return RuntimeError("".join(traceback.format_exception(error)).rstrip())

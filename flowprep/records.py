@@ -147,7 +147,7 @@ class Failure:
 
     key: str
     path: str
-    stage: str  # probe, decode, flow, encode
+    stage: str  # probe, decode, flow, encode; process when its process died
     reason: str  # one of errors.REASONS
     message: str
     retriable: bool

@@ -108,7 +108,7 @@ def test_every_part_of_the_package_has_its_place() -> None:
 
 def test_the_imports_are_seen() -> None:
     edges = {(i.file, i.target, i.at_top) for i in IMPORTS}
-    assert ("run/job.py", "flowprep.codec.base", True) in edges
+    assert ("run/making.py", "flowprep.codec.base", True) in edges
     assert ("run/executors.py", "flowprep.run.ray", False) in edges
     assert ("run/prepare.py", "flowprep.manifest", True) in edges
     assert ("decode/opening.py", "av", False) in edges

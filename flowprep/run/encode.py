@@ -13,14 +13,15 @@ import numpy as np
 
 from flowprep import __version__
 from flowprep.codec.base import Codec, FrameWriter
-from flowprep.errors import ClipError
+from flowprep.errors import ClipError, reason_of
 from flowprep.records import F32, F64, Media
 from flowprep.run.overlap import StageClock
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event
 from flowprep.shard.schema import SampleInfo
 
 if TYPE_CHECKING:
-    from flowprep.run.job import ShardJob, Tools
+    from flowprep.run.job import ShardJob
+    from flowprep.run.making import Tools
 
 
 class FlowStats:
@@ -84,10 +85,9 @@ def encode_stage(
                 builder.abort() if builder else None
                 raise
             except Exception as error:  # noqa: BLE001 - see above
-                message = f"{type(error).__name__}: {error}"
-                result = Broken(
-                    task=event.task, stage="encode", error=ClipError("encode-error", message)
-                )
+                reason = reason_of(error, "encode-error")
+                broken_by = ClipError(reason, f"{type(error).__name__}: {error}")
+                result = Broken(task=event.task, stage="encode", error=broken_by)
         if isinstance(result, Broken):
             broken = result.task
             builder.abort() if builder else None

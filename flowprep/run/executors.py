@@ -12,7 +12,7 @@ from typing import Any
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
 from flowprep.flow.base import get_engine, registry, resolve_auto
-from flowprep.run.schedule import Pool, WorkerSpec
+from flowprep.run.schedule import CLIP_TIMEOUT_S, Pool, WorkerSpec
 
 EXECUTORS = ("ray", "local")
 
@@ -26,6 +26,8 @@ class Resources:
     workers: int = 0  # 0 = one per core, or `workers_per_gpu` per GPU
     workers_per_gpu: int = 0  # 0 = one for every two cores of the GPU's share, 2 to 8
     gpu_mem_gib: float = 0  # of each GPU, by all of its workers; 0 = as the engine thinks best
+    worker_mem_gib: float = 0  # a worker may hold so much; 0 = half of its machine's memory
+    clip_timeout_s: float = CLIP_TIMEOUT_S  # a clip may go so long without progress
 
     @property
     def cpus(self) -> int:
@@ -108,6 +110,8 @@ def _specs(
             device=devices[i % len(devices)],
             threads=threads[i],
             engine_options=_engine_options(resources, settings, -(-wanted // len(devices))),
+            stall_s=resources.clip_timeout_s,
+            memory_bytes=int(resources.worker_mem_gib * 2**30),
         )
         for i in range(n_workers)
     ]

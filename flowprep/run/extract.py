@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from flowprep.run.executors import open_pool
 from flowprep.run.job import ShardJob
 from flowprep.run.prepare import Request, Work, config_toml, load_marks, prepare
 from flowprep.run.progress import Display
-from flowprep.run.schedule import Outcome, drive
+from flowprep.run.schedule import Outcome, Schedule
 from flowprep.run.stages import ClipTask
 from flowprep.shard.commit import finish_swap
 from flowprep.shard.index import (
@@ -32,7 +33,8 @@ from flowprep.shard.plan import PlanRow, plan_bytes
 from flowprep.storage import exclusive, free_bytes, refuse_url, sha256_file, write_whole
 
 SPARE_BYTES = 64 << 20
-"""Room that must be left beyond the estimate."""
+"""Room that must be left beyond the estimate, and at any time."""
+LOOK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Summary:
     samples: int
     failures: list[Failure]
     lost: dict[str, str] = field(default_factory=dict)  # shards that could not be made, and why
+    interrupted: bool = False
     frames: int = 0
     flows: int = 0
     tar_bytes: int = 0
@@ -117,7 +120,7 @@ def _extract(request: Request, layout: Layout, display: Display) -> Summary:
         layout.dataset.unlink(missing_ok=True)
         write_whole(layout.manifest, listed, layout.scratch)
         _save_plan(layout, work)
-    outcome = _run(request, work, jobs, display) if jobs else Outcome()
+    outcome = _run(request, layout, work, jobs, display) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
 
@@ -192,12 +195,33 @@ def _task(row: PlanRow, clip: Clip | None, video: Video | None) -> ClipTask:
     )
 
 
-def _run(request: Request, work: Work, jobs: list[ShardJob], display: Display) -> Outcome:
+class SpaceWatch:
+    """Ends a run before the disk is full."""
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._looked_s = out, time.monotonic()
+
+    def check(self) -> None:
+        """Look now and then. Raises FlowprepError when next to nothing is left."""
+        if time.monotonic() - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = time.monotonic()
+        if (free := free_bytes(self._out)) < SPARE_BYTES:
+            raise FlowprepError(
+                f"cannot write the shards: {free / 1e6:.0f} MB are left at {self._out}",
+                "make room and run the same command again: it goes on where it stopped",
+            )
+
+
+def _run(
+    request: Request, layout: Layout, work: Work, jobs: list[ShardJob], display: Display
+) -> Outcome:
     with (
         display.running(jobs),
         open_pool(request.resources, work.settings, len(jobs)) as pool,
     ):
-        return drive(jobs, pool, display.on_message)
+        schedule = Schedule(jobs, pool, display.on_message, request.resources.clip_timeout_s)
+        return schedule.run(SpaceWatch(layout.out).check)
 
 
 def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
@@ -206,7 +230,7 @@ def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
     if not _is_finished(layout):
         write_whole(layout.index, index_bytes(marks), layout.scratch)
         write_whole(layout.failures, failures_bytes(marks), layout.scratch)
-    if not outcome.lost and not _is_finished(layout):
+    if not outcome.lost and not outcome.interrupted and not _is_finished(layout):
         fingerprint = work.settings.fingerprint()
         write_whole(layout.dataset, dataset_bytes(layout, marks, fingerprint), layout.scratch)
     return Summary(
@@ -214,6 +238,7 @@ def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
         samples=sum(len(mark.samples) for mark in marks),
         failures=[failure for mark in marks for failure in mark.failures],
         lost=outcome.lost,
+        interrupted=outcome.interrupted,
         frames=sum(row.n_frames for mark in marks for row in mark.samples),
         flows=sum(row.n_flows for mark in marks for row in mark.samples),
         tar_bytes=sum(mark.tar_bytes for mark in marks),

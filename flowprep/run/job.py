@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from flowprep.codec.base import Codec, Kind, get_codec
 from flowprep.config import Settings
-from flowprep.decode.base import Decoder, get_decoder
-from flowprep.flow.base import Engine, get_engine, registry
-from flowprep.quantize import Quantizer, make_quantizer
 from flowprep.records import Failure
-from flowprep.run.encode import Encoded, SampleBuilder, encode_stage
-from flowprep.run.overlap import Background, StageClock
-from flowprep.run.stages import Broken, Chunk, ClipTask, Event, decode_stage, flow_stage
+from flowprep.run.encode import Encoded
+from flowprep.run.making import Maker, Tools
+from flowprep.run.overlap import StageClock
+from flowprep.run.reporting import Report, Reporter
+from flowprep.run.stages import Broken, ClipTask
 from flowprep.shard.commit import commit, finish_swap
 from flowprep.shard.index import Mark, dali_idx, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleInfo, SampleRow
 from flowprep.shard.writer import Placed, ShardWriter
 from flowprep.storage import scratch_folder, sha256_file
-
-QUEUE_DEPTH = 2
-GPU_QUEUE_DEPTH = 32  # chunks: decoding goes on while a batch is on the device
-REPORT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,91 +36,37 @@ class ShardJob:
     class_index: dict[str, int]
     versions: dict[str, str]
     keep: list[SampleRow] = field(default_factory=list)  # samples of the old tar to copy
+    suspects: frozenset[str] = frozenset()  # keys of clips that a worker died on
 
     @property
     def n_frames(self) -> int:
         return sum(task.clip.n_frames for task in self.tasks)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What a job has done since its last report."""
-
-    shard: str
-    counts: dict[str, int] = field(default_factory=dict)  # clips, failures, flows, identical
-    cpu_s: dict[str, float] = field(default_factory=dict)  # per stage
-    wall_s: dict[str, float] = field(default_factory=dict)
+MakeClip = Callable[[ClipTask], Encoded | Broken]
+Isolate = Callable[[Maker], AbstractContextManager[MakeClip]]
+"""Opens a place where clips are made that may end the process they are in."""
 
 
-Report = Callable[[Progress], None]
+def nowhere(maker: Maker) -> NoReturn:
+    """For jobs that have no suspects."""
+    raise NotImplementedError(f"{maker.job.shard} has suspects, and no place to make them")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """The swappable parts, made once per worker: engines keep work space and compiled code."""
-
-    decoder: Decoder
-    engine: Engine
-    rgb_codec: Codec
-    flow_codec: Codec
-    quantizer: Quantizer
-
-
-def make_tools(
-    settings: Settings,
-    *,
-    device: int | None = None,
-    threads: int = 1,
-    engine_options: dict[str, Any] | None = None,
-) -> Tools:
-    """The parts `settings` names. Raises FlowprepError when one is not there."""
-    quantizer = make_quantizer(settings.flow_map, settings.bound_px)
-    flow_kind: Kind = "flow16" if quantizer.highest > 255 else "flow8"
-    options = {**settings.engine_params, **(engine_options or {})}
-    engine = get_engine(settings.engine, device=device, threads=threads, **options)
-    return Tools(
-        decoder=get_decoder(threads=threads),
-        engine=engine,
-        rgb_codec=get_codec(settings.rgb_codec, ["rgb"]),
-        flow_codec=get_codec(settings.flow_codec, [flow_kind]),
-        quantizer=quantizer,
-    )
-
-
-class Reporter:
-    """Adds counts up and sends them on now and then, with the stage times."""
-
-    def __init__(self, shard: str, clock: StageClock, report: Report) -> None:
-        self._shard, self._clock, self._report = shard, clock, report
-        self._counts: Counter[str] = Counter()
-        self._sent = time.monotonic()
-
-    def add(self, **counts: int) -> None:
-        self._counts.update(counts)
-        if time.monotonic() - self._sent > REPORT_EVERY_S:
-            self.flush()
-
-    def flush(self) -> None:
-        cpu_s, wall_s = self._clock.take()
-        counts = dict(self._counts)
-        self._report(Progress(shard=self._shard, counts=counts, cpu_s=cpu_s, wall_s=wall_s))
-        self._counts.clear()
-        self._sent = time.monotonic()
-
-
-def run_shard(job: ShardJob, tools: Tools, report: Report) -> Mark:
+def run_shard(job: ShardJob, tools: Tools, report: Report, isolate: Isolate = nowhere) -> Mark:
     """Make, publish and mark one shard. Raises OSError when the disk does not take it."""
     layout = Layout(job.out)
     clock = StageClock()
     reporter = Reporter(job.shard, clock, report)
     finish_swap(layout, job.shard)  # of a worker that was killed in it
     with scratch_folder(layout.scratch, job.shard) as scratch:
+        maker = Maker(job=job, tools=tools, scratch=scratch, clock=clock, reporter=reporter)
         tar = scratch / "shard.tar"
         results: list[SampleRow | Failure] = []
         with ShardWriter(tar) as writer:
-            for result in _results(job, tools, writer, scratch, clock, reporter):
+            for result in _results(maker, writer, isolate):
                 results.append(result)
-                reporter.add(clips=1, failures=int(isinstance(result, Failure)))
+                reporter.end(result.key, clips=1, failures=int(isinstance(result, Failure)))
         with clock.stage("tar"):
             mark = _mark(job, tar, results)
             commit(layout, mark, tar, scratch)
@@ -135,19 +74,13 @@ def run_shard(job: ShardJob, tools: Tools, report: Report) -> Mark:
     return mark
 
 
-def _results(
-    job: ShardJob,
-    tools: Tools,
-    writer: ShardWriter,
-    scratch: Path,
-    clock: StageClock,
-    reporter: Reporter,
-) -> Iterator[SampleRow | Failure]:
+def _results(maker: Maker, writer: ShardWriter, isolate: Isolate) -> Iterator[SampleRow | Failure]:
     """A row or a Failure for each clip of the job, in order, while the tar is written."""
+    job = maker.job
     mark = Layout(job.out).mark(job.shard)  # where they lie now: an earlier try may have ended
     kept = {row.key: row for row in load_mark(mark).samples} if job.keep else {}
     todo = [task for task in job.tasks if task.clip.key not in kept]
-    made = _made(job, tools, todo, scratch, clock, reporter)
+    made = _outcomes(maker, todo, isolate)
     for task in job.tasks:
         if task.clip.key in kept:
             yield _copied(job, writer, kept[task.clip.key])
@@ -156,35 +89,23 @@ def _results(
         if isinstance(outcome, Broken):
             yield _failure(outcome)
             continue
-        with clock.stage("tar"):
+        with maker.clock.stage("tar"):
             placed = writer.add(outcome.info.key, outcome.members)
         yield sample_row(outcome.info, placed)
 
 
-def _made(
-    job: ShardJob,
-    tools: Tools,
-    tasks: list[ClipTask],
-    scratch: Path,
-    clock: StageClock,
-    reporter: Reporter,
-) -> Iterator[Encoded | Broken]:
-    """Decoding, flow and encoding of the tasks, each in a thread of its own."""
-    depth = GPU_QUEUE_DEPTH if registry()[tools.engine.name].uses_gpu else QUEUE_DEPTH
-    decoded = Background(decode_stage(tasks, job.root, job.settings, tools.decoder, clock), depth)
-    flowed = Background(flow_stage(decoded, tools.engine, clock), depth)
-    return encode_stage(
-        _counted(flowed, reporter),
-        lambda first: SampleBuilder(job, tools, first, scratch),
-        clock,
-    )
-
-
-def _counted(events: Iterable[Event], reporter: Reporter) -> Iterator[Event]:
-    for event in events:
-        if isinstance(event, Chunk) and event.flow is not None:
-            reporter.add(flows=len(event.flow) - event.identical, identical=event.identical)
-        yield event
+def _outcomes(maker: Maker, tasks: list[ClipTask], isolate: Isolate) -> Iterator[Encoded | Broken]:
+    """Suspects are made apart, all others by `maker`."""
+    suspects = maker.job.suspects
+    made = maker.make([task for task in tasks if task.clip.key not in suspects])
+    with ExitStack() as stack:
+        make_apart: MakeClip | None = None
+        for task in tasks:
+            if task.clip.key not in suspects:
+                yield next(made)
+                continue
+            make_apart = make_apart or stack.enter_context(isolate(maker))
+            yield make_apart(task)
 
 
 def _failure(broken: Broken) -> Failure:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from flowprep.processes import end_with_parent
+from flowprep.processes import end_with_parent, how_it_ended, watch_memory
 from flowprep.run.job import ShardJob
 from flowprep.run.schedule import Died, Message, WorkerSpec
 
@@ -29,9 +29,7 @@ class LocalPool:
 
     def _start(self, number: int) -> tuple[SpawnProcess, Connection]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(number, self._specs[number], theirs), daemon=True
-        )
+        process = self._context.Process(target=_serve, args=(number, self._specs[number], theirs))
         process.start()
         theirs.close()
         return process, ours
@@ -40,11 +38,11 @@ class LocalPool:
         with contextlib.suppress(OSError):  # a dead worker is told by `wait`
             self._started[worker][1].send(job)
 
-    def wait(self, timeout_s: float) -> Iterable[Message]:
+    def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
         pipes = {pipe: number for number, (_, pipe) in enumerate(self._started)}
         for ready in wait(list(pipes), timeout_s):
             assert isinstance(ready, Connection)
-            yield self._receive(pipes[ready], ready)
+            yield pipes[ready], self._receive(pipes[ready], ready)
 
     def _receive(self, worker: int, pipe: Connection) -> Message:
         try:
@@ -52,8 +50,11 @@ class LocalPool:
         except (EOFError, OSError, pickle.UnpicklingError):
             process = self._started[worker][0]
             process.join(timeout=5)
-            return Died(worker=worker, detail=f"exit code {process.exitcode}")
+            return Died(worker=worker, detail=how_it_ended(process.exitcode))
         return message
+
+    def kill(self, worker: int) -> None:
+        self._started[worker][0].kill()
 
     def restart(self, worker: int) -> None:
         self._end(worker)
@@ -67,6 +68,8 @@ class LocalPool:
 
     def close(self) -> None:
         for worker in range(self.size):
+            self.kill(worker)
+        for worker in range(self.size):
             self._end(worker)
 
 
@@ -74,6 +77,7 @@ def _serve(number: int, spec: WorkerSpec, pipe: Connection) -> None:
     """Run the jobs that come through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    watch_memory(spec.memory_limit_bytes)
     from flowprep.run.worker import Worker
 
     worker = Worker(number, spec)

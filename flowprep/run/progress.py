@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flowprep.records import Video
-from flowprep.run.job import Progress as JobProgress
 from flowprep.run.job import ShardJob
+from flowprep.run.reporting import Progress as JobProgress
 from flowprep.run.schedule import Died, Message, Refused
 
 T = TypeVar("T")
@@ -163,7 +163,8 @@ class JsonDisplay:
 def problem(message: Died | Refused) -> str:
     """What to say of a worker in trouble."""
     if isinstance(message, Died):
-        return f"worker {message.worker} died ({message.detail}); its shard is tried again"
+        where = f" on {', '.join(message.paths)}" if message.paths else ""
+        return f"worker {message.worker} died{where}: {message.detail}; its shard is tried again"
     return f"worker {message.worker}: {str(message.error).splitlines()[-1]}"
 
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowprep.errors import FlowprepError
-from flowprep.run.job import Progress, ShardJob
+from flowprep.processes import watch_memory
+from flowprep.run.job import ShardJob
+from flowprep.run.reporting import Progress
 from flowprep.run.schedule import Died, Message, WorkerSpec
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -24,12 +26,12 @@ class _Mailbox:
     """Holds progress until the driver fetches it."""
 
     def __init__(self) -> None:
-        self._messages: list[Progress] = []
+        self._messages: list[tuple[int, Progress]] = []
 
-    def put(self, message: Progress) -> None:
-        self._messages.append(message)
+    def put(self, worker: int, message: Progress) -> None:
+        self._messages.append((worker, message))
 
-    def drain(self) -> list[Progress]:
+    def drain(self) -> list[tuple[int, Progress]]:
         messages, self._messages = self._messages, []
         return messages
 
@@ -40,13 +42,14 @@ class _Actor:
     def __init__(self, number: int, spec: WorkerSpec, mailbox: Any) -> None:
         from flowprep.run.worker import Worker
 
+        watch_memory(spec.memory_limit_bytes)
         self._worker, self._mailbox = Worker(number, spec), mailbox
 
     def run(self, job: ShardJob) -> Message:
         return self._worker.run(job, self._report)
 
     def _report(self, progress: Progress) -> None:
-        ray.get(self._mailbox.put.remote(progress))
+        ray.get(self._mailbox.put.remote(self._worker.number, progress))
 
 
 def connect(address: str | None, n_cpus: int | None) -> None:
@@ -92,9 +95,10 @@ class RayPool:
     def submit(self, worker: int, job: ShardJob) -> None:
         self._running[self._actors[worker].run.remote(job)] = worker
 
-    def wait(self, timeout_s: float) -> Iterable[Message]:
+    def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        ended = [self._result(self._running.pop(reference), reference) for reference in ready]
+        workers = {reference: self._running.pop(reference) for reference in ready}
+        ended = [(worker, self._result(worker, ref)) for ref, worker in workers.items()]
         yield from ray.get(self._mailbox.drain.remote())
         yield from ended
 
@@ -107,6 +111,9 @@ class RayPool:
             ray.kill(self._actors[worker])
             return Died(worker=worker, detail=str(error).splitlines()[0])
         return message
+
+    def kill(self, worker: int) -> None:
+        ray.kill(self._actors[worker])
 
     def restart(self, worker: int) -> None:
         self._actors[worker] = self._start(worker)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
+from flowprep.processes import machine_bytes
 from flowprep.records import Failure
-from flowprep.run.job import Progress, ShardJob
+from flowprep.run.job import ShardJob
+from flowprep.run.reporting import Progress
 
-MAX_ATTEMPTS = 3
-"""How often a shard is tried when its worker dies."""
+MAX_DEATHS = 6
+"""So many workers may die on a shard before it is given up."""
+DEATHS_TO_DOUBT_ALL = 3
+"""From then on every clip of the shard is made apart, not only those that a worker died on."""
+CLIP_TIMEOUT_S = 600.0
+START_S = 300.0
+"""A worker may take so long to get ready for its first clip, or to write a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +37,11 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Died:
-    """A worker is gone; what it worked on is not committed."""
+    """A worker is gone; what it worked on is not committed. `paths` are the videos it was on."""
 
     worker: int
     detail: str
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +63,12 @@ class Pool(Protocol):
 
     def submit(self, worker: int, job: ShardJob) -> None: ...
 
-    def wait(self, timeout_s: float) -> Iterable[Message]:
-        """What has come in; waits at most so long for something to come."""
+    def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
+        """What has come in, and from which worker; waits at most so long for something to come."""
+        ...
+
+    def kill(self, worker: int) -> None:
+        """End a worker that does not answer; `wait` tells that it died."""
         ...
 
     def restart(self, worker: int) -> None:
@@ -75,6 +88,12 @@ class WorkerSpec:
     device: int | None = None
     threads: int = 1
     engine_options: dict[str, Any] = field(default_factory=dict)
+    stall_s: float = CLIP_TIMEOUT_S  # a clip that makes no progress for so long is given up
+    memory_bytes: int = 0  # a process may hold so much; 0 = half of its machine's
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        return self.memory_bytes or machine_bytes() // 2
 
 
 @dataclass
@@ -83,44 +102,117 @@ class Outcome:
 
     done: list[Done] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)  # shard -> why it could not be made
+    interrupted: bool = False
 
 
-def drive(jobs: Iterable[ShardJob], pool: Pool, on_message: Callable[[Message], None]) -> Outcome:
-    """Run every job, longest first, one per worker at a time.
+@dataclass
+class Running:
+    """A job that a worker has."""
 
-    A shard whose worker dies is tried again, at most MAX_ATTEMPTS times in all. Raises
-    FlowprepError when the disk is full or a worker cannot start; other shards are committed or
-    untouched then.
-    """
-    waiting = deque(sorted(jobs, key=lambda job: (-job.n_frames, job.shard)))
-    idle, busy = list(range(pool.size)), dict[int, ShardJob]()
-    attempts: Counter[str] = Counter()
-    outcome = Outcome()
-    while waiting or busy:
-        while waiting and idle:
-            worker = idle.pop(0)
-            busy[worker] = waiting.popleft()
-            attempts[busy[worker].shard] += 1
-            pool.submit(worker, busy[worker])
-        for message in pool.wait(0.5):
-            on_message(message)
-            if isinstance(message, Progress) or message.worker not in busy:
-                continue
-            job = busy.pop(message.worker)
-            idle.append(message.worker)
-            if isinstance(message, Done):
-                outcome.done.append(message)
-            elif isinstance(message, Refused):
-                outcome.lost[job.shard] = _refused(message.error)
+    job: ShardJob
+    heard_s: float  # when the worker last said anything
+    doing: tuple[str, ...] = ()
+    was_killed: bool = False  # by us, as it was stuck
+
+    def hear(self, progress: Progress) -> None:
+        self.heard_s, self.doing = time.monotonic(), progress.doing
+
+    def is_stuck(self, stall_s: float) -> bool:
+        patience_s = stall_s if self.doing else max(stall_s, START_S)
+        return time.monotonic() - self.heard_s > patience_s
+
+
+class Schedule:
+    """Runs every job, longest first, one per worker at a time."""
+
+    def __init__(
+        self,
+        jobs: Iterable[ShardJob],
+        pool: Pool,
+        on_message: Callable[[Message], None],
+        stall_s: float = CLIP_TIMEOUT_S,
+    ) -> None:
+        self._pool, self._on_message = pool, on_message
+        self._stall_s = stall_s
+        self._waiting = deque(sorted(jobs, key=lambda job: (-job.n_frames, job.shard)))
+        self._idle, self._running = list(range(pool.size)), dict[int, Running]()
+        self._deaths: Counter[str] = Counter()
+        self.outcome = Outcome()
+
+    def run(self, check: Callable[[], None]) -> Outcome:
+        """Call `check` again and again until all is done, or KeyboardInterrupt ends it.
+
+        Raises FlowprepError when the disk is full or a worker cannot start; other shards are
+        committed or untouched then.
+        """
+        try:
+            while self._waiting or self._running:
+                self._hand_out()
+                for worker, message in self._pool.wait(0.5):
+                    self._take(worker, message)
+                self._kill_the_stuck()
+                check()
+        except KeyboardInterrupt:
+            self.outcome.interrupted = True
+        return self.outcome
+
+    def _hand_out(self) -> None:
+        while self._waiting and self._idle:
+            worker = self._idle.pop(0)
+            job = self._waiting.popleft()
+            self._running[worker] = Running(job, time.monotonic())
+            self._pool.submit(worker, job)
+
+    def _take(self, worker: int, message: Message) -> None:
+        running = self._running.get(worker)
+        if running is None:
+            return
+        if isinstance(message, Progress):
+            running.hear(message)
+            self._on_message(message)
+            return
+        del self._running[worker]
+        self._idle.append(worker)
+        if isinstance(message, Died):
+            message = _in_full(message, running)
+            self._pool.restart(worker)
+        self._on_message(message)
+        self._settle(running, message)
+
+    def _settle(self, running: Running, message: Done | Died | Refused) -> None:
+        shard = running.job.shard
+        if isinstance(message, Done):
+            self.outcome.done.append(message)
+        elif isinstance(message, Refused):
+            self.outcome.lost[shard] = _refused(message.error)
+        else:
+            self._deaths[shard] += 1
+            if self._deaths[shard] == MAX_DEATHS:
+                why = f"{MAX_DEATHS} workers died on it, the last one: {message.detail}"
+                self.outcome.lost[shard] = why
             else:
-                pool.restart(message.worker)
-                if attempts[job.shard] < MAX_ATTEMPTS:
-                    waiting.append(job)
-                else:
-                    outcome.lost[job.shard] = (
-                        f"its worker died {MAX_ATTEMPTS} times: {message.detail}"
-                    )
-    return outcome
+                self._waiting.append(self._doubted(running))
+
+    def _doubted(self, running: Running) -> ShardJob:
+        """The job, with the clips that its worker was on to be made apart."""
+        job = running.job
+        suspects = job.suspects | frozenset(running.doing)
+        if self._deaths[job.shard] >= DEATHS_TO_DOUBT_ALL:
+            suspects = frozenset(task.clip.key for task in job.tasks)
+        return replace(job, suspects=suspects)
+
+    def _kill_the_stuck(self) -> None:
+        for worker, running in self._running.items():
+            if not running.was_killed and running.is_stuck(self._stall_s):
+                running.was_killed = True
+                self._pool.kill(worker)
+
+
+def _in_full(died: Died, running: Running) -> Died:
+    detail = "no sign of life for too long" if running.was_killed else died.detail
+    doing = set(running.doing)
+    paths = dict.fromkeys(t.clip.path for t in running.job.tasks if t.clip.key in doing)
+    return replace(died, detail=detail, paths=tuple(paths))
 
 
 def _refused(error: Exception) -> str:

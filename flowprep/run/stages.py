@@ -16,7 +16,7 @@ import numpy as np
 from flowprep.config import Settings
 from flowprep.decode.base import Decoder
 from flowprep.decode.geometry import resize, target_size, to_gray
-from flowprep.errors import ClipError, DeviceLost
+from flowprep.errors import ClipError, DeviceLost, Reason, reason_of
 from flowprep.flow.base import Engine, compute_distinct_batch, identical_pairs
 from flowprep.records import F32, U8, Clip, FlowField, Frames, Media
 from flowprep.run.overlap import StageClock
@@ -75,7 +75,8 @@ def decode_stage(
             stage = "probe" if task.clip.reason else "decode"
             yield Broken(task=task, stage=stage, error=error.below(root))
         except Exception as error:  # noqa: BLE001 - what a decoder raises costs this clip only
-            broken = ClipError("decode-error", f"{type(error).__name__}: {error}")
+            reason = reason_of(error, "decode-error")
+            broken = ClipError(reason, f"{type(error).__name__}: {error}")
             yield Broken(task=task, stage="decode", error=broken.below(root))
 
 
@@ -216,7 +217,8 @@ def _flow_alone(event: Event, gray: U8, engine: Engine) -> Event:
     except DeviceLost:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this clip only
-        return _flow_error(event, engine, f"{type(error).__name__}: {error}")
+        reason = reason_of(error, "flow-error")
+        return _flow_error(event, engine, f"{type(error).__name__}: {error}", reason)
     return _with_flow(event, gray, flow, engine)
 
 
@@ -229,6 +231,8 @@ def _with_flow(event: Event, gray: U8, flow: F32, engine: Engine) -> Event:
     return replace(event, flow=FlowField(flow), identical=same)
 
 
-def _flow_error(event: Event, engine: Engine, message: str) -> Broken:
-    error = ClipError("flow-error", f"{engine.name}: {message}")
+def _flow_error(
+    event: Event, engine: Engine, message: str, reason: Reason = "flow-error"
+) -> Broken:
+    error = ClipError(reason, f"{engine.name}: {message}")
     return Broken(task=event.task, stage="flow", error=error)

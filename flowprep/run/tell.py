@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flowprep.errors import ADVICE
 from flowprep.records import Clip, Failure
 from flowprep.run.estimate import estimate
 from flowprep.run.extract import Summary, dataset_layout
@@ -78,7 +79,7 @@ def tell_summary(
     run = tally.as_dict() if tally else {}
     if as_json:
         lost = [{"shard": shard, "why": why} for shard, why in summary.lost.items()]
-        failures = [failure.__dict__ for failure in summary.failures]
+        failures = [f.__dict__ | {"advice": ADVICE[f.reason]} for f in summary.failures]
         _json("summary", **facts, failed=failures, lost=lost, run=run)
         return
     rows = [(name, size(n) if name == "bytes" else str(n)) for name, n in facts.items()]
@@ -87,6 +88,8 @@ def tell_summary(
         rows.append(("CPU seconds", ", ".join(f"{k} {v:.1f}" for k, v in run["cpu_s"].items())))
     _table(f"{out}", rows)
     _list_failures([_of(failure) for failure in summary.failures], "failed")
+    if summary.failures:
+        Console(highlight=False).print("then run the same command with --retry-failed")
     for shard, why in summary.lost.items():
         told = why if debug else why.splitlines()[-1]  # a traceback ends with what happened
         console = Console(stderr=True, highlight=False)
@@ -107,6 +110,8 @@ def _list_failures(failures: list[tuple[str, str, str]], what: str) -> None:
         console.print(f"  {path}: {reason}: {message}", markup=False, soft_wrap=True)
     if len(failures) > SHOWN:
         console.print(f"  ... and {len(failures) - SHOWN} more, in failures.parquet", markup=False)
+    for reason in dict.fromkeys(failure[1] for failure in failures):
+        console.print(f"  {reason}: {ADVICE[reason]}", markup=False, soft_wrap=True)
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> None:

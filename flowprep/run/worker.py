@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
-from collections.abc import Callable
+from functools import partial
 
-from flowprep.errors import DeviceLost, FlowprepError
-from flowprep.run.job import Progress, ShardJob, Tools, make_tools, run_shard
+from flowprep.errors import DeviceLost, portable
+from flowprep.processes import EXIT_DEVICE_LOST, exit_at_once
+from flowprep.run.apart import apart
+from flowprep.run.job import ShardJob, run_shard
+from flowprep.run.making import Tools, make_tools
+from flowprep.run.reporting import Report
 from flowprep.run.schedule import Done, Message, Refused, WorkerSpec
 
-EXIT_DEVICE_LOST = 75  # EX_TEMPFAIL of sysexits.h
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -24,15 +25,14 @@ class Worker:
         for name in _THREAD_VARIABLES:
             os.environ[name] = str(spec.threads)
 
-    def run(self, job: ShardJob, report: Callable[[Progress], None]) -> Message:
+    def run(self, job: ShardJob, report: Report) -> Message:
         """Done, or Refused with what went wrong."""
         try:
-            mark = run_shard(job, self._made_tools(), report)
-        except DeviceLost as error:
-            print(f"worker {self.number}: {error}", file=sys.stderr, flush=True)  # noqa: T201
-            os._exit(EXIT_DEVICE_LOST)  # the shard runs again in a new process
+            mark = run_shard(job, self._made_tools(), report, partial(apart, self.spec))
+        except DeviceLost as error:  # the shard runs again in a new process
+            exit_at_once(EXIT_DEVICE_LOST, f"worker {self.number}: {error}")
         except Exception as error:  # noqa: BLE001 - the driver decides what it means
-            return Refused(worker=self.number, error=_portable(error))
+            return Refused(worker=self.number, error=portable(error))
         return Done(
             worker=self.number,
             shard=job.shard,
@@ -52,12 +52,3 @@ class Worker:
                 engine_options=self.spec.engine_options,
             )
         return self._tools
-
-
-def _portable(error: Exception) -> Exception:
-    """An exception that survives the way to the driver, whatever class it was."""
-    if isinstance(error, FlowprepError):
-        return error
-    if isinstance(error, OSError):
-        return OSError(error.errno, error.strerror or str(error))
-    return RuntimeError("".join(traceback.format_exception(error)).rstrip())

@@ -24,9 +24,11 @@ import numpy as np
 from flowprep.config import Settings
 from flowprep.run.executors import Resources
 from flowprep.run.extract import shard_jobs
-from flowprep.run.job import Progress, make_tools, run_shard
+from flowprep.run.job import run_shard
+from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
 from flowprep.run.progress import make_display
+from flowprep.run.reporting import Progress
 from flowprep.shard.layout import Layout
 
 SIZES = [(320, 240), (340, 256), (1280, 720), (1920, 1080)]

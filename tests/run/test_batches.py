@@ -14,12 +14,13 @@ import pytest
 from flowprep.config import Settings
 from flowprep.errors import ClipError, DeviceLost, FlowprepError
 from flowprep.flow.pairwise import PairEngine
+from flowprep.processes import EXIT_DEVICE_LOST
 from flowprep.records import F32, U8, Clip, Frames
 from flowprep.run.executors import Resources, _specs
 from flowprep.run.overlap import StageClock
 from flowprep.run.schedule import WorkerSpec
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event, flow_stage
-from flowprep.run.worker import EXIT_DEVICE_LOST, Worker
+from flowprep.run.worker import Worker
 
 BAD = 255
 """A frame of this gray value makes the engine fail."""

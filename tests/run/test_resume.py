@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import tarfile
@@ -234,22 +235,52 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken(tmp_path: Path) -> None
 def test_interrupted_and_run_again(
     until: str, signal_number: int, run: Any, out: Path, tmp_path: Path, tree: Tree
 ) -> None:
-    _interrupt(run, out, until, signal_number)
+    said = _interrupt(run, out, until, signal_number)
+    assert "run the same command again" in said
     left = set(tree(out)) if out.exists() else set()
     assert not {"_flowprep/tmp", "_flowprep/swap", "_flowprep/lock"} & left
     run.must(out, code=FAILURES)
     assert tree(out) == tree(run.must(tmp_path / "undisturbed", code=FAILURES))
 
 
-def _interrupt(run: Any, out: Path, until: str, signal_number: int) -> None:
+def _interrupt(
+    run: Any, out: Path, until: str, signal_number: int, again_s: float | None = None
+) -> str:
+    """Send a signal at that moment, and perhaps another one; returns what the run said."""
     with run.start(out) as process:
         while not any(out.glob(until)) and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal_number)
+        if again_s is not None:
+            time.sleep(again_s)
+            process.send_signal(signal_number)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "run the same command again" in said
     assert "Traceback" not in said
+    return said
+
+
+def test_what_is_committed_is_indexed_and_told_after_an_interrupt(
+    src: Path, out: Path, extracting: Any
+) -> None:
+    slow = extracting(src, options=["--workers", "1", "--size", "256", "--engine", "reference"])
+    said = _interrupt(slow, out, "_flowprep/shards/*.json", signal.SIGTERM)
+    marks = [load_mark(path) for path in out.glob("_flowprep/shards/*.json")]
+    keys = {row.key for mark in marks for row in mark.samples}
+    assert 1 <= len(keys) < 5
+    assert {row.key for _, row in load_index(out / "_flowprep" / "index.parquet")} == keys
+    assert [finding.code for finding in verify(out)] == ["incomplete"]
+    assert re.search(rf"samples +│ {len(keys)} ", said), said
+    assert "run the same command again: it goes on where it stopped" in said
+
+
+@pytest.mark.parametrize("again_s", [0.0, 0.02, 0.1])
+def test_interrupted_twice_it_ends_at_once_and_leaves_nothing_half_written(
+    again_s: float, run: Any, out: Path, tmp_path: Path, tree: Tree
+) -> None:
+    _interrupt(run, out, "*.tar", signal.SIGINT, again_s)
+    run.must(out, code=FAILURES)
+    assert tree(out) == tree(run.must(tmp_path / "undisturbed", code=FAILURES))
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ from flowprep.flow.cuda.layout import Geometry
 from flowprep.run import plan
 from flowprep.run.executors import Resources
 from flowprep.run.extract import shard_jobs
-from flowprep.run.job import Progress, make_tools, run_shard
+from flowprep.run.job import run_shard
+from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
 from flowprep.run.progress import make_display
+from flowprep.run.reporting import Progress
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import iter_samples
 

@@ -1,0 +1,184 @@
+"""Which worker gets what, and what becomes of a shard whose workers die."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowprep.config import Settings
+from flowprep.errors import FlowprepError
+from flowprep.records import Clip
+from flowprep.run import extract, schedule
+from flowprep.run.job import ShardJob
+from flowprep.run.reporting import Progress
+from flowprep.run.schedule import MAX_DEATHS, Died, Done, Message, Outcome, Refused, Schedule
+from flowprep.run.stages import ClipTask
+
+KEYS = ("a", "b", "c", "d")
+
+
+def job(shard: str, n_frames: int = 2) -> ShardJob:
+    clips = [
+        Clip(
+            key=f"{shard}-{key}",
+            path=f"{key}.mp4",
+            number=0,
+            label="",
+            split="train",
+            source_index=np.arange(n_frames),
+        )
+        for key in KEYS
+    ]
+    tasks = [ClipTask(clip=clip, media=None, size_bytes=0, mtime_ns=0) for clip in clips]
+    return ShardJob(
+        shard=shard,
+        root=Path("src"),
+        out=Path("out"),
+        settings=Settings(),
+        tasks=tasks,
+        class_index={},
+        versions={},
+    )
+
+
+class Script:
+    """A pool whose workers answer each job with the next line of its shard's script.
+
+    A line is a set of clips during which the worker dies, "done", "stuck", or an exception.
+    """
+
+    def __init__(self, size: int, **lines: list[object]) -> None:
+        self.size, self._lines = size, lines
+        self.submitted: list[tuple[int, ShardJob]] = []
+        self.killed: list[int] = []
+        self.restarted: list[int] = []
+        self._coming: list[tuple[int, Message]] = []
+
+    def submit(self, worker: int, job: ShardJob) -> None:
+        self.submitted.append((worker, job))
+        line = self._lines[job.shard].pop(0)
+        if line == "done":
+            done = Done(worker=worker, shard=job.shard, n_samples=4, failures=[])
+            self._coming.append((worker, done))
+        elif isinstance(line, Exception):
+            self._coming.append((worker, Refused(worker=worker, error=line)))
+        else:
+            doing = ("a",) if line == "stuck" else line
+            keys = tuple(f"{job.shard}-{key}" for key in doing)  # type: ignore[attr-defined]
+            self._coming.append((worker, Progress(shard=job.shard, doing=keys)))
+            if line != "stuck":
+                self._coming.append((worker, Died(worker=worker, detail="ended by SIGSEGV")))
+
+    def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
+        coming, self._coming = self._coming, []
+        return coming
+
+    def kill(self, worker: int) -> None:
+        self.killed.append(worker)
+        self._coming.append((worker, Died(worker=worker, detail="ended by SIGKILL")))
+
+    def restart(self, worker: int) -> None:
+        self.restarted.append(worker)
+
+    def close(self) -> None:
+        pass
+
+
+def run(pool: Script, *jobs: ShardJob, stall_s: float = 600) -> tuple[Outcome, list[Message]]:
+    heard: list[Message] = []
+    outcome = Schedule(jobs, pool, heard.append, stall_s).run(lambda: None)
+    return outcome, heard
+
+
+def suspects(pool: Script, shard: str) -> list[str]:
+    """Of each try of a shard, in order."""
+    return [
+        "".join(sorted(key[-1] for key in job.suspects))
+        for _, job in pool.submitted
+        if job.shard == shard
+    ]
+
+
+def test_the_longest_shard_comes_first_and_every_worker_has_one() -> None:
+    pool = Script(2, s=["done"], m=["done"], l=["done"])
+    outcome, _ = run(pool, job("s", 2), job("l", 9), job("m", 5))
+    assert [(worker, j.shard) for worker, j in pool.submitted[:2]] == [(0, "l"), (1, "m")]
+    assert {done.shard for done in outcome.done} == {"s", "m", "l"}
+
+
+def test_what_a_worker_was_on_when_it_died_is_made_apart() -> None:
+    pool = Script(1, x=[{"b"}, {"c", "d"}, "done"])
+    outcome, heard = run(pool, job("x"))
+    assert suspects(pool, "x") == ["", "b", "bcd"]
+    assert [done.shard for done in outcome.done] == ["x"]
+    assert [m.paths for m in heard if isinstance(m, Died)] == [("b.mp4",), ("c.mp4", "d.mp4")]
+    assert pool.restarted == [0, 0]
+
+
+def test_after_three_deaths_every_clip_is_made_apart() -> None:
+    pool = Script(1, x=[{"a"}, set(), set(), "done"])
+    run(pool, job("x"))
+    assert suspects(pool, "x") == ["", "a", "a", "abcd"]
+
+
+def test_a_shard_on_which_workers_go_on_dying_is_given_up_and_others_are_made() -> None:
+    pool = Script(1, x=[set()] * MAX_DEATHS, y=["done"])
+    outcome, _ = run(pool, job("x"), job("y"))
+    assert [done.shard for done in outcome.done] == ["y"]
+    assert outcome.lost == {"x": "6 workers died on it, the last one: ended by SIGSEGV"}
+
+
+def test_a_stuck_worker_is_killed_once_and_its_clip_suspected() -> None:
+    pool = Script(1, x=["stuck", "done"])
+    outcome, heard = run(pool, job("x"), stall_s=0.05)
+    assert pool.killed == [0]
+    assert suspects(pool, "x") == ["", "a"]
+    assert [m.detail for m in heard if isinstance(m, Died)] == ["no sign of life for too long"]
+    assert [done.shard for done in outcome.done] == ["x"]
+
+
+def test_a_worker_that_is_not_on_a_clip_yet_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "START_S", 0.3)
+    running = schedule.Running(job("x"), heard_s=schedule.time.monotonic() - 0.2)
+    assert not running.is_stuck(0.1)
+    running.doing = ("x-a",)
+    assert running.is_stuck(0.1)
+    running.doing, running.heard_s = (), running.heard_s - 0.2
+    assert running.is_stuck(0.1)
+
+
+def test_an_exception_costs_its_shard_and_a_full_disk_ends_the_run() -> None:
+    outcome, _ = run(Script(1, x=[RuntimeError("torn")], y=["done"]), job("x"), job("y"))
+    assert outcome.lost == {"x": "RuntimeError: torn"}
+    assert [done.shard for done in outcome.done] == ["y"]
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FlowprepError, match="cannot write the shards: No space left") as raised:
+        run(Script(1, x=[full], y=["done"]), job("x"), job("y"))
+    assert "goes on where it stopped" in raised.value.hint
+
+
+def test_an_interrupt_ends_the_loop_and_keeps_what_is_done() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    pool = Script(1, x=["done"], y=["done"])
+    outcome = Schedule([job("x", 9), job("y")], pool, lambda _: None).run(interrupt)
+    assert outcome.interrupted
+    assert [done.shard for done in outcome.done] == ["x"]
+    assert [j.shard for _, j in pool.submitted] == ["x"]
+
+
+def test_a_disk_that_runs_full_is_seen_before_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = extract.SpaceWatch(tmp_path)
+    monkeypatch.setattr(extract, "free_bytes", lambda _: 1_000_000)
+    watch.check()
+    monkeypatch.setattr(extract, "LOOK_EVERY_S", 0.0)
+    with pytest.raises(FlowprepError, match="1 MB are left") as raised:
+        watch.check()
+    assert "make room" in raised.value.hint

@@ -449,7 +449,7 @@ class FailingDecoder:
 @pytest.mark.parametrize(
     ("error", "reason", "told"),
     [
-        (MemoryError("40 GB"), "decode-error", "MemoryError: 40 GB"),
+        (MemoryError("40 GB"), "out-of-memory", "MemoryError: 40 GB"),
         (None, "frames-missing", "1 of 8 frames"),
     ],
 )

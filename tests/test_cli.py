@@ -31,7 +31,7 @@ FLAGS = {
         "--engine-param --executor --flow-codec --flow-map --fps --help --ignore-sar --labels "
         "--log-json --max-failures --out --quiet --ray-address --recipe --resize --retry-failed "
         "--rgb-codec --seed --shard-frames --size --src --strict-versions --stride --workers "
-        "--workers-per-gpu --gpu-mem"
+        "--workers-per-gpu --gpu-mem --worker-mem --clip-timeout"
     ),
     "verify": "--deep --help --json",
     "engines": "--help",

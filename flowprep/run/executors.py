@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowprep.config import Settings
-from flowprep.errors import FlowprepError
+from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.flow.base import get_engine, registry, resolve_auto
+from flowprep.processes import process_pool
 from flowprep.run.schedule import CLIP_TIMEOUT_S, Pool, WorkerSpec
 
 EXECUTORS = ("ray", "local")
@@ -40,10 +42,33 @@ class Resources:
 
 
 def choose_engine(settings: Settings) -> tuple[str, str]:
-    """(engine, why) where the workers run. Raises FlowprepError when it is not live there."""
-    if settings.engine == "auto":
+    """(engine, why) where the workers run. Raises FlowprepError when it is not live there.
+
+    Where there is a GPU it is tried in a process of its own: in this one its CUDA context would
+    stay, and take memory from the workers.
+    """
+    if not _devices():
+        return _tried(settings.engine, settings.engine_params)
+    with process_pool(1) as pool:
+        try:
+            return pool.submit(_tried, settings.engine, settings.engine_params).result()
+        except BrokenProcessPool as error:
+            raise FlowprepError(
+                f"the process that tried engine {settings.engine!r} died",
+                "try flowprep engines, and another --engine",
+            ) from error
+
+
+def _tried(engine: str, params: dict[str, Any]) -> tuple[str, str]:
+    if engine == "auto":
         return resolve_auto()
-    return settings.engine, get_engine(settings.engine, **settings.engine_params).build
+    try:
+        return engine, get_engine(engine, **params).build
+    except (DeviceLost, MemoryError) as error:
+        raise FlowprepError(
+            f"engine {engine!r} cannot run here: {error}",
+            "see with nvidia-smi who has the GPU, or choose another --engine",
+        ) from error
 
 
 @contextmanager

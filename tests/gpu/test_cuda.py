@@ -90,7 +90,15 @@ def test_flow_and_iterations_are_the_references(name: str, numerics: str) -> Non
     assert (solved.counts_PLW[0] == want.counts_LW).mean() >= 0.8
 
 
-@pytest.mark.parametrize("name", PAIRS)
+def moving_block() -> U8:
+    """On a still texture the flow around it fades to numbers too small to be normal."""
+    still = noise_clip(7, 1, 120, 200)[0]
+    frames = np.stack([still, still])
+    frames[0, 40:80, 60:100] = frames[1, 42:82, 63:103] = noise_clip(8, 1, 40, 40)[0]
+    return frames
+
+
+@pytest.mark.parametrize("name", [*PAIRS, "block"])
 def test_exact_numerics_have_the_bits_of_the_same_kernels_on_a_cpu(
     name: str, tmp_path: Path
 ) -> None:
@@ -99,7 +107,7 @@ def test_exact_numerics_have_the_bits_of_the_same_kernels_on_a_cpu(
         pytest.skip("there is no g++ to build the CUDA kernels for the CPU with")
     library = host.build(tmp_path, exact=True)
     on_cpu = Cuda(numerics="exact", open_device=lambda *_: host.HostDevice(library, n_threads=4))
-    gray = rendered_pair(name)
+    gray = moving_block() if name == "block" else rendered_pair(name)
     np.testing.assert_array_equal(Cuda(numerics="exact").compute(gray), on_cpu.compute(gray))
 
 
@@ -109,8 +117,8 @@ def test_a_pairs_bits_depend_on_nothing_but_the_pair(numerics: str) -> None:
     engine = Cuda(numerics=numerics)
     alone = [engine.compute(clip) for clip in clips]
     geometry = Geometry.of((70, 117), TVL1Params())
-    little = Cuda(numerics=numerics, gpu_bytes=geometry.bytes_for(9, 7))
-    assert little.batch_pairs((70, 117)) == 7
+    little = Cuda(numerics=numerics, gpu_bytes=2 * geometry.bytes_for(9, 7))
+    assert little.batch_pairs((70, 117)) == 14
     for other in (engine, Cuda(numerics=numerics), little):
         for order in ([0, 1, 2, 3, 4, 5], [5, 4, 2, 0, 1, 3]):
             flows = other.compute_batch([clips[i] for i in order])

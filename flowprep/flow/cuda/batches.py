@@ -11,7 +11,15 @@ import numpy as np
 from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.flow.base import TVL1Params
 from flowprep.flow.cuda.device import Device
-from flowprep.flow.cuda.layout import CONTROL, DIVERGED, Batch, Codes, Geometry, lay_out
+from flowprep.flow.cuda.layout import (
+    CONTROL,
+    DIVERGED,
+    FLOAT32,
+    Batch,
+    Codes,
+    Geometry,
+    lay_out,
+)
 from flowprep.flow.pairwise import diverged
 from flowprep.records import U8
 
@@ -19,6 +27,7 @@ log = logging.getLogger(__name__)
 
 BATCH_PX = 512 * 340 * 256  # of all pairs: enough for the largest devices
 SLICE_NS = 500_000_000  # a launch lasts no longer, for the sake of screens and watchdogs
+MAX_IDLE_SLICES = 3
 GIB = 1 << 30
 
 
@@ -77,8 +86,11 @@ class Capacity:
         return max(0, min(self.n_pairs - n_pairs, self.n_frames - n_pairs - len(runs) - 1))
 
 
-class Batches:
-    """Solves batches of one frame size in memory that it holds."""
+class Lane:
+    """Solves one batch of one frame size at a time, in memory and on a stream of its own.
+
+    The host may do other things between `start` and `finish`.
+    """
 
     def __init__(
         self, device: Device, params: TVL1Params, size_HW: tuple[int, int], budget_bytes: int
@@ -87,6 +99,10 @@ class Batches:
         self.geometry = Geometry.of(size_HW, params)
         self.capacity = _largest(self.geometry, budget_bytes)
         self._address = self._allocate()
+        out_bytes = self.capacity.n_pairs * 2 * size_HW[0] * size_HW[1] * FLOAT32.bytes
+        self._out = device.host_memory(out_bytes)
+        self._batch: Batch | None = None
+        self._codes = FLOAT32
 
     def _allocate(self) -> int:
         """Memory for the capacity, which is halved until the device has so much."""
@@ -104,10 +120,11 @@ class Batches:
                     self.capacity.n_pairs,
                 )
 
-    def solve(self, clips: Sequence[U8], runs: Sequence[Run], codes: Codes) -> Solved:
-        """The pairs of `runs`, within the capacity, one after the other."""
+    def start(self, clips: Sequence[U8], runs: Sequence[Run], codes: Codes) -> None:
+        """Ask for the pairs of `runs`, within the capacity, one after the other."""
         lengths = [run.n_pairs + 1 for run in runs]
-        batch = lay_out(
+        self._codes = codes
+        self._batch = batch = lay_out(
             self.geometry,
             self._params,
             lengths,
@@ -119,9 +136,8 @@ class Batches:
         self._send(clips, runs, batch)
         for level in range(len(self.geometry.levels)):
             self._device.launch("make_level", self._address, level)
-        for kernel in ("make_taps", "begin"):
+        for kernel in ("make_taps", "begin", "solve"):
             self._device.launch(kernel, self._address)
-        return self._solved(self._bring_to_end(batch), codes)
 
     def _send(self, clips: Sequence[U8], runs: Sequence[Run], batch: Batch) -> None:
         device, at = self._device, batch.addresses["frames"]
@@ -133,34 +149,57 @@ class Batches:
         device.send(batch.first_frames, batch.addresses["first_frames"])
         device.send(batch.job, self._address)
 
-    def _bring_to_end(self, batch: Batch) -> dict[str, U8]:
-        """Launch until all pairs are done; returns the bytes of the sections that come back."""
-        before = b""
-        while True:
-            self._device.launch("solve", self._address)
-            self._device.launch("deliver", self._address)
-            back = {
-                name: self._device.fetch(batch.addresses[name], batch.sizes[name])
-                for name in ("finished", "left", "controls", "counts", "stats", "out")
-            }
-            self._device.wait()
-            if back["finished"].view(np.int32)[0] == len(batch.first_frames):
-                return back
-            now = back["left"].tobytes() + back["controls"].tobytes()
-            if now == before:
-                raise DeviceLost(f"the CUDA kernels did nothing for {SLICE_NS / 1e9:g} s")
-            before = now
+    def finish(self) -> Solved:
+        """What `start` asked for. `Solved.out` is there until the next `finish`."""
+        batch = self._batch
+        assert batch is not None
+        self._bring_to_end(batch)
+        self._device.launch("deliver", self._address)
+        out = self._out[: batch.sizes["out"]]
+        self._device.fetch(batch.addresses["out"], out)
+        back = self._fetched(batch, "controls", "counts", "stats")
+        self._batch = None
+        return self._solved(out, back)
 
-    def _solved(self, back: dict[str, U8], codes: Codes) -> Solved:
+    def _bring_to_end(self, batch: Batch) -> None:
+        """Launch again until all pairs are done."""
+        before, n_idle = b"", 0
+        while True:
+            back = self._fetched(batch, "finished", "left", "controls")
+            if back["finished"].view(np.int32)[0] == len(batch.first_frames):
+                return
+            now = back["left"].tobytes() + back["controls"].tobytes()
+            n_idle = n_idle + 1 if now == before else 0
+            if n_idle == MAX_IDLE_SLICES:
+                raise DeviceLost(f"the CUDA kernels did nothing for {n_idle * SLICE_NS / 1e9:g} s")
+            before = now
+            self._device.launch("solve", self._address)
+
+    def _fetched(self, batch: Batch, *names: str) -> dict[str, U8]:
+        """The bytes of these sections, after all that was asked of the device."""
+        back = {name: np.empty(batch.sizes[name], np.uint8) for name in names}
+        for name, into in back.items():
+            self._device.fetch(batch.addresses[name], into)
+        self._device.wait()
+        return back
+
+    def _solved(self, out: U8, back: dict[str, U8]) -> Solved:
         if (back["controls"].view(CONTROL)["phase"] == DIVERGED).any():
             raise diverged(self._params)
         (height, width), levels = self.geometry.size_HW, self.geometry.levels
-        shape = (-1, 2, height, width) if codes.bytes == 4 else (-1, 2 * height, width)
+        is_flow = self._codes.bytes == FLOAT32.bytes
+        shape = (-1, 2, height, width) if is_flow else (-1, 2 * height, width)
         return Solved(
-            back["out"].view(codes.dtype).reshape(shape),
+            out.view(self._codes.dtype).reshape(shape),
             back["counts"].view(np.int32).reshape(-1, len(levels), self._params.n_warps),
             back["stats"].view(np.float64).reshape(-1, int(levels[0]["bands"]), 3),
         )
+
+
+def lanes_within(params: TVL1Params, size_HW: tuple[int, int], budget_bytes: int, most: int) -> int:
+    """So many lanes share the budget: fewer, when a share would not hold a pair of frames."""
+    a_pair = _n_bytes(Geometry.of(size_HW, params), Capacity(1))
+    return max(1, min(most, budget_bytes // a_pair))
 
 
 def _largest(geometry: Geometry, budget_bytes: int) -> Capacity:
@@ -183,5 +222,5 @@ def _too_large(geometry: Geometry, n_bytes: int, what: str) -> FlowprepError:
     height, width = geometry.size_HW
     return FlowprepError(
         f"one pair of {width}x{height} frames takes {n_bytes / GIB:.2f} GiB of GPU memory, {what}",
-        "give --gpu-mem more, fewer --workers-per-gpu, a smaller --short-side, or --engine cpu",
+        "give --gpu-mem more, fewer --workers-per-gpu, a smaller --size, or --engine cpu",
     )

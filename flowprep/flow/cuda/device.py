@@ -18,7 +18,8 @@ from flowprep.records import U8
 log = logging.getLogger(__name__)
 
 THREADS = 128
-BLOCKS_PER_SM = 2  # so that a thread has 255 registers, and nothing spills
+BLOCKS_PER_SM = 2  # so that a thread of `solve` has 255 registers
+SIMPLE_BLOCKS_PER_SM = 16  # of the other kernels, which need few registers
 LEAST_CAPABILITY = (7, 5)
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 KERNELS = ("make_level", "make_taps", "begin", "solve", "deliver")
@@ -39,8 +40,12 @@ class Device(Protocol):
 
     def launch(self, kernel: str, job_address: int, *numbers: int) -> None: ...
 
-    def fetch(self, address: int, n_bytes: int) -> U8:
-        """Bytes that are there once `wait` has returned."""
+    def host_memory(self, n_bytes: int) -> U8:
+        """Memory of the host that the device copies to fastest."""
+        ...
+
+    def fetch(self, address: int, into: U8) -> None:
+        """The bytes are there once `wait` has returned."""
         ...
 
     def wait(self) -> None:
@@ -71,7 +76,9 @@ def source(exact: bool) -> str:
     return "".join([defines(exact), *parts])
 
 
-OPTIONS = ("--std=c++17", "--fmad=false")
+def options(exact: bool) -> tuple[str, ...]:
+    """For NVRTC. Nothing is contracted; `exact` keeps numbers that are too small to be normal."""
+    return ("--std=c++17", "--fmad=false", f"--ftz={'false' if exact else 'true'}")
 
 
 class CupyDevice:
@@ -86,9 +93,8 @@ class CupyDevice:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
                 self._kernels = _compiled(number, exact)
                 self.total_bytes = int(self._device.mem_info[1])
-        n_blocks = int(self._device.attributes["MultiProcessorCount"]) * BLOCKS_PER_SM
-        self._grid = (n_blocks,)
-        self.n_workers = n_blocks * THREADS // 32
+        self._n_multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        self.n_workers = self._n_multiprocessors * BLOCKS_PER_SM * THREADS // 32
         self._memory: Any = None
         self.build = _build(cupy, number)
 
@@ -108,17 +114,22 @@ class CupyDevice:
 
     def launch(self, kernel: str, job_address: int, *numbers: int) -> None:
         arguments = (np.uint64(job_address), *(np.int32(n) for n in numbers))
+        per_multiprocessor = BLOCKS_PER_SM if kernel == "solve" else SIMPLE_BLOCKS_PER_SM
+        grid = (self._n_multiprocessors * per_multiprocessor,)
         with self._device, self._stream, _cuda_errors(self._cupy):
-            self._kernels[kernel](self._grid, (THREADS,), arguments)
+            self._kernels[kernel](grid, (THREADS,), arguments)
 
-    def fetch(self, address: int, n_bytes: int) -> U8:
+    def host_memory(self, n_bytes: int) -> U8:
+        cuda = self._cupy.cuda
         with self._device, _cuda_errors(self._cupy):
-            pinned = self._cupy.cuda.alloc_pinned_memory(n_bytes)
-            out = np.frombuffer(pinned, np.uint8, n_bytes)
+            locked = cuda.PinnedMemoryPointer(cuda.PinnedMemory(n_bytes), 0)
+        return np.frombuffer(locked, np.uint8, n_bytes)
+
+    def fetch(self, address: int, into: U8) -> None:
+        with self._device, _cuda_errors(self._cupy):
             runtime = self._cupy.cuda.runtime
             kind = runtime.memcpyDeviceToHost
-            runtime.memcpyAsync(out.ctypes.data, address, n_bytes, kind, self._stream.ptr)
-        return out
+            runtime.memcpyAsync(into.ctypes.data, address, into.nbytes, kind, self._stream.ptr)
 
     def wait(self) -> None:
         with _cuda_errors(self._cupy):
@@ -126,8 +137,12 @@ class CupyDevice:
 
 
 def _import_cupy() -> Any:
-    import cupy
-
+    try:
+        import cupy
+    except OSError as error:
+        raise ImportError(
+            f"cupy cannot make its cache folder ({error}); set CUPY_CACHE_DIR to one that it may"
+        ) from error
     return cupy
 
 
@@ -156,15 +171,40 @@ def _capability(cupy: Any, number: int) -> tuple[int, int]:
 
 @cache
 def _compiled(number: int, exact: bool) -> dict[str, Any]:
-    """The kernels on one device, by name."""
+    """The kernels on one device, by name.
+
+    Not by cupy.RawModule, which flushes subnormal numbers whatever it is told.
+    """
     log.info("compiling the kernels of engine cuda for device %d", number)
     cupy = _import_cupy()
+    module = cupy.cuda.function.Module()
+    module.load(_machine_code(cupy, _capability(cupy, number), exact))
+    return {name: module.get_function(name) for name in KERNELS}
+
+
+def _machine_code(cupy: Any, capability: tuple[int, int], exact: bool) -> bytes:
+    """For this kind of GPU; for one that NVRTC does not know, code that the driver compiles."""
+    nvrtc = cupy.cuda.nvrtc
     try:
-        cupy.cuda.nvrtc.getVersion()
+        known = sorted(nvrtc.getSupportedArchs())
     except Exception as error:  # what CuPy raises for a library that is not there varies
         raise ImportError(f"cupy {cupy.__version__} finds no NVRTC: {error}") from error
-    module = cupy.RawModule(code=source(exact), options=OPTIONS)
-    return {name: module.get_function(name) for name in KERNELS}
+    wanted = 10 * capability[0] + capability[1]
+    newest = max(number for number in known if number <= wanted)
+    arch = f"{'sm' if newest == wanted else 'compute'}_{newest}"
+    program = nvrtc.createProgram(source(exact), "tvl1.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, (*options(exact), f"--gpu-architecture={arch}"))
+        code = nvrtc.getCUBIN(program) if newest == wanted else nvrtc.getPTX(program)
+    except nvrtc.NVRTCError as error:
+        told = nvrtc.getProgramLog(program)
+        raise FlowprepError(
+            f"NVRTC cannot compile the kernels of engine cuda for {arch}: {error}: {told}",
+            "report it; --engine cpu does without",
+        ) from error
+    finally:
+        nvrtc.destroyProgram(program)
+    return bytes(code)
 
 
 def _build(cupy: Any, number: int) -> str:

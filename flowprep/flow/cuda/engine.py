@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, groupby
 from typing import Any
 
 import numpy as np
 
 from flowprep.errors import FlowprepError
-from flowprep.flow.cuda.batches import Batches, Run, Solved
+from flowprep.flow.cuda.batches import Capacity, Lane, Run, Solved, lanes_within
 from flowprep.flow.cuda.device import CupyDevice, Device
-from flowprep.flow.cuda.layout import Codes
+from flowprep.flow.cuda.layout import FLOAT32, Codes
 from flowprep.flow.pairwise import check_gray, check_threads, tvl1_params
 from flowprep.records import F32, U8
 
+log = logging.getLogger(__name__)
+
 NUMERICS = ("fast", "exact")
 MEMORY_SHARE = 0.8  # of the device, at most, by all of its workers together
-FLOAT32 = Codes()
+N_LANES = 2  # batches in flight: one is on the device while the host reads the other
 
 
 class Cuda:
@@ -47,13 +52,13 @@ class Cuda:
                 f"numerics = {numerics!r} is not possible", f"choose one of: {', '.join(NUMERICS)}"
             )
         self._tvl1 = tvl1_params(params)
-        check_threads(threads)
-        self._device = open_device(device or 0, numerics == "exact")
-        limit = gpu_bytes or int(MEMORY_SHARE * self._device.total_bytes)
+        self._copiers = ThreadPoolExecutor(check_threads(threads))
+        self._devices = [open_device(device or 0, numerics == "exact") for _ in range(N_LANES)]
+        limit = gpu_bytes or int(MEMORY_SHARE * self._devices[0].total_bytes)
         self._budget_bytes = int(gpu_share * limit)
-        self._batches: Batches | None = None
+        self._lanes: list[Lane] = []
         self.params = {**self._tvl1.as_dict(), "rules": "cuda", "numerics": numerics}
-        self.build = f"float32, {self._device.build}"
+        self.build = f"float32, {self._devices[0].build}"
 
     def compute(self, gray_THW: U8) -> F32:
         return self.compute_batch([gray_THW])[0]
@@ -63,27 +68,59 @@ class Cuda:
             check_gray(gray_THW)
         flows = [np.empty((len(clip) - 1, 2, *clip.shape[1:]), np.float32) for clip in clips]
         for runs, solved in self.solve(clips):
-            start = 0
-            for run in runs:
-                stop = start + run.n_pairs
-                flows[run.clip][run.first : run.last] = solved.out[start:stop]
-                start = stop
+            parts = [flows[run.clip][run.first : run.last] for run in runs]
+            starts = np.cumsum([0, *(len(part) for part in parts)])
+            list(self._copiers.map(_copy, parts, np.split(solved.out, starts[1:-1])))
         return flows
 
     def batch_pairs(self, size_HW: tuple[int, int]) -> int:
-        return self._batches_for(size_HW).capacity.n_pairs
+        return sum(lane.capacity.n_pairs for lane in self._lanes_for(size_HW))
 
     def solve(
         self, clips: Sequence[U8], codes: Codes = FLOAT32
     ) -> Iterator[tuple[list[Run], Solved]]:
-        """Batch by batch, the runs of successive frames that it holds and what came of them."""
-        for size_HW, group in groupby(range(len(clips)), lambda i: clips[i].shape[1:]):
-            batches = self._batches_for(size_HW)
-            for runs in batches.capacity.cut([(i, len(clips[i])) for i in group]):
-                yield runs, batches.solve(clips, runs, codes)
+        """Batch by batch, the runs of successive frames that it holds and what came of them.
 
-    def _batches_for(self, size_HW: tuple[int, int]) -> Batches:
-        if self._batches is None or self._batches.geometry.size_HW != size_HW:
-            self._batches = None
-            self._batches = Batches(self._device, self._tvl1, size_HW, self._budget_bytes)
-        return self._batches
+        A batch is there until the next but one is asked for.
+        """
+        for size_HW, group in groupby(range(len(clips)), lambda i: clips[i].shape[1:]):
+            lanes, lengths = self._lanes_for(size_HW), [(i, len(clips[i])) for i in group]
+            started: deque[tuple[list[Run], Lane]] = deque()
+            for runs, lane in zip(_capacity(lanes).cut(lengths), cycle(lanes), strict=False):
+                if len(started) == len(lanes):
+                    yield _finished(started)
+                lane.start(clips, runs, codes)
+                started.append((runs, lane))
+            while started:
+                yield _finished(started)
+
+    def _lanes_for(self, size_HW: tuple[int, int]) -> list[Lane]:
+        if not self._lanes or self._lanes[0].geometry.size_HW != size_HW:
+            self._lanes = []
+            self._open_lanes(size_HW)
+        return self._lanes
+
+    def _open_lanes(self, size_HW: tuple[int, int]) -> None:
+        n_lanes = lanes_within(self._tvl1, size_HW, self._budget_bytes, N_LANES)
+        for device in self._devices[:n_lanes]:
+            try:
+                lane = Lane(device, self._tvl1, size_HW, self._budget_bytes // n_lanes)
+            except FlowprepError as error:
+                if not self._lanes:
+                    raise
+                log.warning("one batch at a time: %s", error.message)
+            else:
+                self._lanes.append(lane)
+
+
+def _capacity(lanes: Sequence[Lane]) -> Capacity:
+    return min((lane.capacity for lane in lanes), key=lambda capacity: capacity.n_pairs)
+
+
+def _finished(started: deque[tuple[list[Run], Lane]]) -> tuple[list[Run], Solved]:
+    runs, lane = started.popleft()
+    return runs, lane.finish()
+
+
+def _copy(part: F32, solved: F32) -> None:
+    part[...] = solved

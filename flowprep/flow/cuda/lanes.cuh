@@ -9,8 +9,10 @@ typedef bool B;
 typedef float4 F4;
 
 #define FN __device__ __forceinline__
+#define LARGE_FN FN  // on the CPU not inlined, for the sake of its compiler
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) name
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define WORKER (int)((blockIdx.x * blockDim.x + threadIdx.x) / 32)
 #define N_WORKERS (int)(gridDim.x * blockDim.x / 32)
 #define ALL_LANES 0xffffffffu
@@ -78,7 +80,7 @@ FN void prefetch(const float4 *at, I index) {
     asm volatile("prefetch.global.L1 [%0];" ::"l"(__cvta_generic_to_global(at + index)));
 }
 FN void store(B which, float4 *at, I index, F4 value) {
-    if (which) at[index] = value;
+    if (which) __stcg(at + index, value);  // leaves L1 to what is read again
 }
 FN void store(B which, float *at, I index, F value) {
     if (which) at[index] = value;
@@ -91,6 +93,7 @@ FN void store(B which, unsigned short *at, I index, F value) {
 }
 template <typename T>
 FN void set(T *at, T value) {
+    __syncwarp();  // all lanes have read what was there
     if (lane() == 0) *at = value;
 }
 
@@ -98,23 +101,17 @@ FN void set(T *at, T value) {
 // `take`s, or leaves last. ---
 
 FN int peek(const int *at) { return *(const volatile int *)at; }
+FN int peek_once(const int *at) { return __shfl_sync(ALL_LANES, peek(at), 0); }  // for all lanes
 
 FN unsigned positive(const int *at, I index, I limit) {  // bit i: at[index of lane i] > 0
     return __ballot_sync(ALL_LANES, index < limit && peek(at + index) > 0);
 }
 
-FN int take(int *at) {  // lowers a positive number by 1; returns what it was, or 0
+FN int take(int *at) {  // lowers a positive number by 1; returns what it was, or one below 1
     int found = 0;
-    if (lane() == 0) {
-        found = peek(at);
-        while (found > 0) {
-            const int before = atomicCAS(at, found, found - 1);
-            if (before == found) break;
-            found = before;
-        }
-    }
-    found = max(0, __shfl_sync(ALL_LANES, found, 0));
-    __threadfence();
+    if (lane() == 0 && peek(at) > 0) found = atomicSub(at, 1);
+    found = __shfl_sync(ALL_LANES, found, 0);
+    if (found > 0) __threadfence();
     __syncwarp();
     return found;
 }
@@ -148,3 +145,4 @@ FN long long clock_ns() {
 }
 FN void doze() { __nanosleep(5000); }
 FN int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
+FN unsigned turned(unsigned bits, int by) { return __funnelshift_r(bits, bits, by); }

@@ -147,6 +147,9 @@ class Codes:
         return {4: np.float32, 1: np.uint8, 2: np.uint16}[self.bytes]
 
 
+FLOAT32 = Codes()
+
+
 @dataclass(frozen=True)
 class Batch:
     """Where a batch's sections lie in device memory, and the job that names them."""

@@ -356,7 +356,7 @@ FN void update_dual(Row &row, int j, F ux, F uy, F vx, F vy, float taut) {
 // One iteration. `row` holds row y as the iteration before left it, `above` the flow of row y - 1
 // after this iteration and p before it; afterwards `row` is row y - 1 and `above` is for row y + 1.
 // `is_below` says that y is the row after the last, where nothing is.
-FN void iterate_row(const Weights &weights, Row &row, Row &above, const F4 &gradient,
+LARGE_FN void iterate_row(const Weights &weights, Row &row, Row &above, const F4 &gradient,
                     const F4 &rest, const Place &place, bool is_below) {
     const F gx[2] = {gradient.x, gradient.y}, gy[2] = {gradient.z, gradient.w};
     const F rho_c[2] = {rest.x, rest.y}, slot[2] = {rest.z, rest.w};
@@ -406,6 +406,8 @@ struct Sweep {
     int n, height, quads;
     int first_row, start, stop;  // of what is read; of what is written
     bool sums;
+    double *errors;  // of the strip; bands are `strips` apart
+    int strips;
 };
 
 // Asks for row y + 1, so that it is there when it is needed. `next` holds row y, then row y + 1;
@@ -446,14 +448,33 @@ FN void sweep_row(const Sweep &sweep, int y, Row &next, Row *above, F &error) {
         store_row(sweep.inside, sweep.to, sweep.plane, finished * sweep.quads + sweep.column, row);
 }
 
-FN void sweep_next_row(const Sweep &sweep, int y, Row &next, Row *above, F &error) {
-    const bool is_steady = y >= sweep.first_row + sweep.n - 1 && y < sweep.height;
-    switch (is_steady ? sweep.n : 0) {  // checks fall on even counts, so odd ones are rare
-        case MAX_STEPS: return sweep_row<MAX_STEPS>(sweep, y, next, above, error);
-        case 6: return sweep_row<6>(sweep, y, next, above, error);
-        case 4: return sweep_row<4>(sweep, y, next, above, error);
-        case 2: return sweep_row<2>(sweep, y, next, above, error);
-        default: return sweep_row<0>(sweep, y, next, above, error);
+// When the last iteration has reached the end of a band, or of the task, its error is known.
+FN void end_band(const Sweep &sweep, int y, F &error) {
+    const int summed = y - sweep.n + 1;  // the row that the last iteration has just reached
+    const bool ends_band = summed % BAND_ROWS == BAND_ROWS - 1 || summed + 1 == sweep.stop;
+    if (sweep.sums && ends_band && summed >= sweep.start && summed < sweep.stop) {
+        set(sweep.errors + summed / BAND_ROWS * sweep.strips, sum_of_lanes(error));
+        error = F();
+    }
+}
+
+template <int STEPS>
+LARGE_FN void sweep_rows(const Sweep &sweep, int &y, int end, Row &next, Row *above, F &error) {
+    ROLLED
+    for (; y < end; ++y) {
+        sweep_row<STEPS>(sweep, y, next, above, error);
+        end_band(sweep, y, error);
+    }
+}
+
+// A loop for each number of iterations, so that what they hold stays in the same registers. Checks
+// fall on even counts; odd ones are rare, and left to the general way.
+FN void sweep_steady_rows(const Sweep &sweep, int &y, int end, Row &next, Row *above, F &error) {
+    switch (sweep.n) {
+        case MAX_STEPS: return sweep_rows<MAX_STEPS>(sweep, y, end, next, above, error);
+        case 6: return sweep_rows<6>(sweep, y, end, next, above, error);
+        case 4: return sweep_rows<4>(sweep, y, end, next, above, error);
+        case 2: return sweep_rows<2>(sweep, y, end, next, above, error);
     }
 }
 
@@ -484,23 +505,23 @@ FN Sweep open_sweep(const Job &job, const Level &level, const Pair &pair, int ta
     out.stop = smaller(out.start + now.task_rows, level.height);
     out.first_row = larger(out.start - out.n, 0);
     out.sums = ends_at_check(job, now);
+    out.errors = pair.errors + strip, out.strips = level.strips;
     return out;
 }
 
 FN void iterate(const Job &job, const Level &level, const Pair &pair, int task) {
     const Sweep sweep = open_sweep(job, level, pair, task);
-    double *errors = pair.errors + task % level.strips;
     Row next = load_row(sweep.from, sweep.plane, sweep.first_row * sweep.quads + sweep.column);
     Row above[MAX_STEPS] = {};
     F error = F();
-    for (int y = sweep.first_row; y < sweep.stop + sweep.n; ++y) {
-        sweep_next_row(sweep, y, next, above, error);
-        const int summed = y - sweep.n + 1;  // the row that the last iteration has just reached
-        const bool ends_band = summed % BAND_ROWS == BAND_ROWS - 1 || summed + 1 == sweep.stop;
-        if (sweep.sums && ends_band && summed >= sweep.start && summed < sweep.stop) {
-            set(errors + summed / BAND_ROWS * level.strips, sum_of_lanes(error));
-            error = F();
-        }
+    const int end = sweep.stop + sweep.n;
+    int y = sweep.first_row;
+    ROLLED
+    for (int part = 0; part < 2; ++part) {  // before and after the steady rows
+        const int until = part == 0 ? smaller(sweep.first_row + sweep.n - 1, end) : end;
+        sweep_rows<0>(sweep, y, until, next, above, error);
+        if (part == 0)
+            sweep_steady_rows(sweep, y, smaller(end, sweep.height), next, above, error);
     }
 }
 
@@ -598,11 +619,15 @@ FN void work(const Job &job, int number, int task) {
     if (leave(job.left + number)) advance(job, pair, number);
 }
 
-// Work on the pairs `first` to `first + 31`; false when none of them has a task.
+// Work on the pairs `first` to `first + 31`; false when none of them has a task. Warps look at them
+// from different ones on, so that they do not all ask for the same task.
 FN bool work_near(const Job &job, int first) {
-    for (unsigned open = positive(job.available, first + lane(), job.n_pairs); open; open &= open - 1) {
-        const int number = first + lowest_bit(open), task = take(job.available + number);
-        if (task == 0) continue;
+    const int turn = WORKER % 32;
+    const unsigned has_task = positive(job.available, first + lane(), job.n_pairs);
+    for (unsigned open = turned(has_task, turn); open; open &= open - 1) {
+        const int number = first + (lowest_bit(open) + turn) % 32;
+        const int task = take(job.available + number);
+        if (task < 1) continue;
         work(job, number, task - 1);
         return true;
     }
@@ -629,8 +654,8 @@ KERNEL(solve)(const Job *at) {
     const Job &job = *at;
     const long long end_ns = clock_ns() + job.slice_ns;
     const int n_groups = (job.n_pairs + 31) / 32;
-    int group = 0, n_idle = 0;
-    while (peek(job.finished) < job.n_pairs && clock_ns() < end_ns) {
+    int group = (int)((long long)WORKER * n_groups / N_WORKERS) % n_groups, n_idle = 0;
+    while (peek_once(job.finished) < job.n_pairs && clock_ns() < end_ns) {
         if (work_near(job, 32 * group)) {
             n_idle = 0;
         } else {

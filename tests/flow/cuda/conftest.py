@@ -46,9 +46,9 @@ def library(host: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 @pytest.fixture(scope="session")
 def make_cuda(host: ModuleType, library: Callable[..., Path]) -> MakeCuda:
-    """make_cuda(n_threads=1, n_workers=96, ..., **engine_options) -> engine on a stand-in device.
+    """make_cuda(on={"n_threads": 1, ...}, **engine_options) -> engine on stand-in devices.
 
-    The stand-in is the engine's attribute `device`.
+    The stand-ins, one for each lane, are the engine's attribute `devices`.
     """
 
     def make(*, on: dict[str, Any] | None = None, **options: Any) -> Cuda:
@@ -60,7 +60,7 @@ def make_cuda(host: ModuleType, library: Callable[..., Path]) -> MakeCuda:
             return devices[-1]
 
         engine = Cuda(open_device=open_device, **options)
-        engine.device = devices[0]  # type: ignore[attr-defined]
+        engine.devices = devices  # type: ignore[attr-defined]
         return engine
 
     return make

@@ -13,7 +13,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowprep.flow.cuda.device import BLOCKS_PER_SM, KERNELS, THREADS, defines
+from flowprep.flow.cuda.device import (
+    BLOCKS_PER_SM,
+    KERNELS,
+    SIMPLE_BLOCKS_PER_SM,
+    THREADS,
+    defines,
+)
 
 HERE = Path(__file__).parent
 KERNEL_SOURCE = HERE.parents[2] / "flowprep" / "flow" / "cuda" / "tvl1.cu"
@@ -83,11 +89,12 @@ class HostDevice:
         for thread in threads:
             thread.join()
 
-    def fetch(self, address: int, n_bytes: int) -> np.ndarray:
-        self._check(address, n_bytes)
-        out = np.empty(n_bytes, np.uint8)
-        ctypes.memmove(out.ctypes.data, address, n_bytes)
-        return out
+    def host_memory(self, n_bytes: int) -> np.ndarray:
+        return np.empty(n_bytes, np.uint8)
+
+    def fetch(self, address: int, into: np.ndarray) -> None:
+        self._check(address, into.nbytes)
+        ctypes.memmove(into.ctypes.data, address, into.nbytes)
 
     def wait(self) -> None:
         pass
@@ -104,9 +111,13 @@ class FakeCupy:
     class Error(RuntimeError):
         status = 2
 
-    def __init__(self, library: Path) -> None:
-        self.library = ctypes.CDLL(str(library))
-        self.modules: list[dict[str, Any]] = []
+    class NVRTCError(RuntimeError):
+        pass
+
+    def __init__(self, *libraries: Path) -> None:
+        """Fast kernels, then perhaps exact ones."""
+        self.libraries = [ctypes.CDLL(str(library)) for library in libraries]
+        self.programs: list[tuple[str, tuple[str, ...]]] = []
         self.n_synchronized = 0
         self.largest = 1 << 30
         runtime = SimpleNamespace(
@@ -117,14 +128,27 @@ class FakeCupy:
             memcpyDeviceToHost=2,
             memcpyAsync=self.copy,
         )
+        self.nvrtc = SimpleNamespace(
+            NVRTCError=self.NVRTCError,
+            getVersion=lambda: (13, 0),
+            getSupportedArchs=lambda: (75, 90, 120),
+            createProgram=lambda code, name, headers, includes: code,
+            compileProgram=lambda code, options: self.programs.append((code, options)),
+            getCUBIN=lambda code: str(int("#define EXACT 1" in code)).encode(),
+            getPTX=lambda code: b"PTX",
+            getProgramLog=lambda code: "error: expected a declaration",
+            destroyProgram=lambda code: None,
+        )
         self.cuda = SimpleNamespace(
             runtime=runtime,
             driver=SimpleNamespace(CUDADriverError=self.Error),
-            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
+            nvrtc=self.nvrtc,
+            function=SimpleNamespace(Module=lambda: Module(self.libraries)),
             Device=self.device,
             Stream=self.stream,
             Memory=self.memory,
-            alloc_pinned_memory=bytearray,
+            PinnedMemory=bytearray,
+            PinnedMemoryPointer=lambda memory, offset: memoryview(memory)[offset:],
         )
         self.__version__ = "fake"
 
@@ -157,17 +181,24 @@ class FakeCupy:
         kept = np.empty(n_bytes + 256, np.uint8)
         return SimpleNamespace(ptr=-(-kept.ctypes.data // 256) * 256, kept=kept)
 
-    def RawModule(self, code: str, options: tuple[str, ...]) -> Any:
-        self.modules.append({"code": code, "options": options})
 
-        def get_function(name: str) -> Any:
-            def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
-                assert (grid, block) == ((30 * BLOCKS_PER_SM,), (THREADS,))
-                address, *numbers = arguments
-                self.library.be_worker(0, 1)
-                kernel = getattr(self.library, name)
-                kernel(ctypes.c_void_p(int(address)), *(ctypes.c_int(int(n)) for n in numbers))
+class Module:
+    """Machine code on the device: here the number of a library."""
 
-            return launch
+    def __init__(self, libraries: list[ctypes.CDLL]) -> None:
+        self._libraries = libraries
 
-        return SimpleNamespace(get_function=get_function)
+    def load(self, code: bytes) -> None:
+        self._library = self._libraries[int(code)]
+
+    def get_function(self, name: str) -> Any:
+        blocks = 30 * (BLOCKS_PER_SM if name == "solve" else SIMPLE_BLOCKS_PER_SM)
+
+        def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+            assert (grid, block) == ((blocks,), (THREADS,))
+            address, *numbers = arguments
+            self._library.be_worker(0, 1)
+            kernel = getattr(self._library, name)
+            kernel(ctypes.c_void_p(int(address)), *(ctypes.c_int(int(n)) for n in numbers))
+
+        return launch

@@ -19,8 +19,10 @@ struct F4 {
 };
 
 #define FN static inline __attribute__((always_inline))
+#define LARGE_FN static __attribute__((noinline))
 #define EACH for (int i = 0; i < 32; ++i)
 #define UNROLL _Pragma("GCC unroll 16")
+#define ROLLED _Pragma("GCC unroll 1")
 static thread_local int worker_number = 0, worker_count = 1;
 #define WORKER worker_number
 #define N_WORKERS worker_count
@@ -159,17 +161,13 @@ FN unsigned positive(const int *at, I index, int limit) {
     EACH if (index[i] < limit && peek(at + index[i]) > 0) bits |= 1u << i;
     return bits;
 }
-FN int take(int *at) {
-    int found = peek(at);
-    while (found > 0)
-        if (__atomic_compare_exchange_n(at, &found, found - 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-            return found;
-    return 0;
-}
+FN int peek_once(const int *at) { return peek(at); }
+FN int take(int *at) { return peek(at) > 0 ? __atomic_fetch_sub(at, 1, __ATOMIC_ACQ_REL) : 0; }
 FN bool leave(int *at) { return __atomic_fetch_sub(at, 1, __ATOMIC_ACQ_REL) == 1; }
 FN void publish(int *at, int value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
 FN void add_one(int *at) { __atomic_fetch_add(at, 1, __ATOMIC_RELAXED); }
 FN int lowest_bit(unsigned bits) { return __builtin_ctz(bits); }
+FN unsigned turned(unsigned bits, int by) { return bits >> by | bits << (32 - by) % 32; }
 FN long long clock_ns() {
     return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowprep.flow.cuda.device import KERNELS, OPTIONS, source
+from flowprep.flow.cuda.device import KERNELS, options, source
 
 CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
 
@@ -29,9 +29,9 @@ def compile_for(nvrtc: Any, capability: int, exact: bool) -> bytes:
     program = ctypes.c_void_p()
     code = source(exact).encode()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, b"tvl1.cu", 0, None, None) == 0
-    options = [*OPTIONS, f"--gpu-architecture=sm_{capability}"]
-    argv = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    status = nvrtc.nvrtcCompileProgram(program, len(options), argv)
+    given = [*options(exact), f"--gpu-architecture=sm_{capability}"]
+    argv = (ctypes.c_char_p * len(given))(*(option.encode() for option in given))
+    status = nvrtc.nvrtcCompileProgram(program, len(given), argv)
     size = ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)

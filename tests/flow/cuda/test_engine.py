@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import logging
 import sys
@@ -83,10 +84,12 @@ def test_little_memory_means_more_batches_and_the_same_flow(make_cuda: MakeCuda)
     clips = [noise(9), noise(2, seed=1), noise(6, seed=2)]
     whole = make_cuda(**FEW).compute_batch(clips)
     geometry = Geometry.of((20, 30), TVL1Params(**FEW))
-    engine = make_cuda(gpu_bytes=geometry.bytes_for(5, 3), **FEW)
-    assert engine.batch_pairs((20, 30)) == 3
+    engine = make_cuda(gpu_bytes=2 * geometry.bytes_for(4, 3), **FEW)
+    assert engine.batch_pairs((20, 30)) == 6
     flows = engine.compute_batch(clips)
-    assert engine.device.launched.count("begin") >= 14 / 3  # batches for 14 pairs
+    n_batches = [device.launched.count("begin") for device in engine.devices]
+    assert sum(n_batches) >= 14 / 3  # batches for 14 pairs
+    assert n_batches[0] - n_batches[1] in (0, 1)
     for flow, want in zip(flows, whole, strict=True):
         np.testing.assert_array_equal(flow, want)
 
@@ -95,7 +98,7 @@ def test_memory_is_within_what_the_engine_was_given(make_cuda: MakeCuda) -> None
     for share, gpu_bytes in ((1.0, None), (0.25, None), (0.5, 64 << 20), (1.0, 16 << 20)):
         engine = make_cuda(gpu_share=share, gpu_bytes=gpu_bytes, on={"total_bytes": 256 << 20})
         engine.batch_pairs((256, 340))
-        (taken,) = engine.device.allocated
+        taken = sum(n_bytes for device in engine.devices for n_bytes in device.allocated)
         limit = share * (gpu_bytes or 0.8 * (256 << 20))
         assert 0.5 * limit < taken <= limit
 
@@ -106,11 +109,26 @@ def test_memory_that_is_not_free_halves_the_batch_and_says_so(
     clip = noise(12)
     engine = make_cuda(**FEW)
     want = make_cuda(**FEW).compute(clip)
-    engine.device.largest_allocation = 1 << 20
+    engine.devices[1].largest_allocation = 1 << 20
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(engine.compute(clip), want)
-    assert engine.device.allocated[-1] <= 1 << 20
+    assert engine.devices[1].allocated[-1] <= 1 << 20
     assert "batches of" in caplog.text
+
+
+def test_one_lane_is_enough_where_memory_is_short(
+    make_cuda: MakeCuda, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, geometry = noise(6), Geometry.of((20, 30), TVL1Params(**FEW))
+    want = make_cuda(**FEW).compute(clip)
+    planned = make_cuda(gpu_bytes=geometry.bytes_for(3, 2), **FEW)
+    np.testing.assert_array_equal(planned.compute(clip), want)
+    assert not planned.devices[1].launched
+    found = make_cuda(**FEW)
+    found.devices[1].largest_allocation = 1 << 10
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(found.compute(clip), want)
+    assert "one batch at a time: one pair of 30x20 frames" in caplog.text
 
 
 @pytest.mark.parametrize("on", [{"total_bytes": 1 << 16}, {"total_bytes": 1 << 30}])
@@ -118,7 +136,7 @@ def test_a_frame_that_does_not_fit_at_all_is_the_users_to_change(
     make_cuda: MakeCuda, on: dict[str, int]
 ) -> None:
     engine = make_cuda(on=on)
-    engine.device.largest_allocation = 1 << 10
+    engine.devices[0].largest_allocation = 1 << 10
     with pytest.raises(FlowprepError, match="one pair of 340x256 frames takes") as refused:
         engine.compute(noise(2, 256, 340))
     assert "--gpu-mem" in refused.value.hint
@@ -166,23 +184,42 @@ def test_a_launch_that_ends_early_is_followed_by_another(
     monkeypatch.setattr(batches_module, "SLICE_NS", 1_000_000)
     engine = make_cuda(on={"n_threads": 2}, **params)
     np.testing.assert_array_equal(engine.compute(clip), want)
-    assert engine.device.launched.count("solve") > 5
+    assert engine.devices[0].launched.count("solve") > 5
+    assert engine.devices[0].launched.count("deliver") == 1
 
 
-def test_a_batch_is_waited_for_once(make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_waited_for_twice(make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its iterations: until it is done, and until its flow is here."""
     engine, waits = make_cuda(**FEW), []
-    monkeypatch.setattr(engine.device, "wait", lambda: waits.append(1))
+    monkeypatch.setattr(engine.devices[0], "wait", lambda: waits.append(1))
     engine.compute(noise(5))
-    assert len(waits) == 1
+    assert len(waits) == 2
+
+
+def test_the_next_batch_is_started_before_the_host_reads_one(make_cuda: MakeCuda) -> None:
+    geometry = Geometry.of((20, 30), TVL1Params(**FEW))
+    engine = make_cuda(gpu_bytes=2 * geometry.bytes_for(4, 3), **FEW)
+    first, second = engine.devices
+    clips = [noise(10)]
+    batches = engine.solve(clips)
+    (runs, solved) = next(batches)
+    assert "solve" in second.launched
+    assert "deliver" not in second.launched
+    whole = make_cuda(**FEW).compute(clips[0])
+    for _ in range(2):
+        np.testing.assert_array_equal(solved.out, whole[runs[0].first : runs[0].last])
+        (runs, solved) = next(batches)
+    assert first.launched.count("deliver") == 2
+    assert next(batches, None) is None
 
 
 def test_kernels_that_do_nothing_are_not_waited_for_for_ever(
     make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_cuda(**FEW)
-    launch = engine.device.launch
+    launch = engine.devices[0].launch
     monkeypatch.setattr(
-        engine.device, "launch", lambda name, *a: None if name == "solve" else launch(name, *a)
+        engine.devices[0], "launch", lambda name, *a: None if name == "solve" else launch(name, *a)
     )
     with pytest.raises(DeviceLost, match="did nothing"):
         engine.compute(noise(2))
@@ -193,25 +230,25 @@ def test_flow_that_is_not_finite_is_an_error(
 ) -> None:
     """Parameters in range do not lead there, so an image is spoiled on its way."""
     engine = make_cuda(**FEW)
-    launch = engine.device.launch
+    launch = engine.devices[0].launch
 
     def spoil(name: str, job_address: int, *numbers: int) -> None:
         launch(name, job_address, *numbers)
         if name == "make_taps":
-            batch = engine._batches
-            n_pixels = batch.geometry.frame_pixels
+            n_pixels = engine._lanes[0].geometry.frame_pixels
             taps = at_section(engine, "taps", 2)
-            engine.device.send(np.full(4 * n_pixels, np.nan, np.float32), taps + 16 * n_pixels)
+            spoiled = np.full(4 * n_pixels, np.nan, np.float32)
+            engine.devices[0].send(spoiled, taps + 16 * n_pixels)
 
-    monkeypatch.setattr(engine.device, "launch", spoil)
+    monkeypatch.setattr(engine.devices[0], "launch", spoil)
     with pytest.raises(FlowprepError, match=r"theta = 0\.3: the flow is not finite"):
         engine.compute(noise(2))
 
 
 def at_section(engine: Any, name: str, n_frames: int) -> int:
-    batch = engine._batches
+    lane = engine._lanes[0]
     plan = batches_module.lay_out(
-        batch.geometry, engine._tvl1, [n_frames], Codes(), batch._address, 1, 1
+        lane.geometry, engine._tvl1, [n_frames], Codes(), lane._address, 1, 1
     )
     return plan.addresses[name]
 
@@ -227,10 +264,42 @@ def test_a_cupy_device_does_what_the_stand_in_does(fake_cupy: Any, make_cuda: Ma
     ):
         np.testing.assert_array_equal(flow, want)
     assert engine.build == "float32, cupy fake nvrtc 13.0 sm_120 Fake"
-    assert fake_cupy.n_synchronized == 2
-    (module,) = fake_cupy.modules
-    assert "#define MAX_STEPS 8" in module["code"]
-    assert "--fmad=false" in module["options"]
+    assert fake_cupy.n_synchronized == 4
+    ((code, options),) = fake_cupy.programs
+    assert "#define MAX_STEPS 8" in code
+    assert options == (
+        *("--std=c++17", "--fmad=false", "--ftz=true"),
+        "--gpu-architecture=sm_120",
+    )
+
+
+def test_a_gpu_that_nvrtc_does_not_know_gets_code_that_its_driver_compiles(fake_cupy: Any) -> None:
+    assert device_module._machine_code(fake_cupy, (12, 1), exact=True) == b"PTX"
+    (_, options) = fake_cupy.programs[-1]
+    assert options[-2:] == ("--ftz=false", "--gpu-architecture=compute_120")
+
+
+def test_what_nvrtc_says_is_told(fake_cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise fake_cupy.NVRTCError("NVRTC_ERROR_COMPILATION")
+
+    monkeypatch.setattr(fake_cupy.nvrtc, "compileProgram", refuse)
+    with pytest.raises(FlowprepError, match="NVRTC_ERROR_COMPILATION: error: expected") as refused:
+        get_engine("cuda")
+    assert "--engine cpu" in refused.value.hint
+
+
+def test_a_home_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def no_home(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "cupy":
+            raise PermissionError(13, "Permission denied", "/home/x/.cupy")
+        return real_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", no_home)
+    with pytest.raises(FlowprepError, match=r"Permission denied.*set CUPY_CACHE_DIR"):
+        get_engine("cuda")
 
 
 def test_cupys_memory_error_halves_the_batch(fake_cupy: Any) -> None:

@@ -116,7 +116,7 @@ ENGINES: dict[str, EngineEntry] = {
     "opencv-cuda": EngineEntry(
         "flowprep.flow.opencv:OpenCVCuda",
         "cv2.cuda.OpticalFlowDual_TVL1, one stream",
-        "install a CUDA build of OpenCV (docs/engines.md) in place of the one from PyPI",
+        "build an OpenCV with CUDA (docker/opencv-cuda) in place of the one from PyPI",
         uses_gpu=True,
     ),
     "cpu": EngineEntry(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowprep.errors import FlowprepError
@@ -71,6 +72,18 @@ def connect(address: str | None, n_cpus: int | None) -> None:
         signal.signal(signal.SIGTERM, on_term)  # Ray puts its own in the place of ours
 
 
+@contextlib.contextmanager
+def _stopped() -> Iterator[None]:
+    """What Ray raises when its own processes are gone."""
+    try:
+        yield
+    except RayError as error:
+        raise FlowprepError(
+            f"Ray has stopped: {str(error).splitlines()[0]}",
+            "see that Ray runs, then run the same command again: it goes on where it stopped",
+        ) from error
+
+
 class RayPool:
     """One actor per spec: with its threads as CPUs, or with a CPU and its share of a GPU."""
 
@@ -93,14 +106,16 @@ class RayPool:
         return placed.remote(number, spec, self._mailbox)
 
     def submit(self, worker: int, job: ShardJob) -> None:
-        self._running[self._actors[worker].run.remote(job)] = worker
+        with _stopped():
+            self._running[self._actors[worker].run.remote(job)] = worker
 
     def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
-        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        workers = {reference: self._running.pop(reference) for reference in ready}
-        ended = [(worker, self._result(worker, ref)) for ref, worker in workers.items()]
-        yield from ray.get(self._mailbox.drain.remote())
-        yield from ended
+        with _stopped():
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+            workers = {reference: self._running.pop(reference) for reference in ready}
+            ended = [(worker, self._result(worker, ref)) for ref, worker in workers.items()]
+            told = ray.get(self._mailbox.drain.remote())
+        return [*told, *ended]
 
     def _result(self, worker: int, reference: Any) -> Message:
         try:
@@ -116,7 +131,8 @@ class RayPool:
         ray.kill(self._actors[worker])
 
     def restart(self, worker: int) -> None:
-        self._actors[worker] = self._start(worker)
+        with _stopped():
+            self._actors[worker] = self._start(worker)
 
     def close(self) -> None:
         for actor in [*self._actors, self._mailbox]:

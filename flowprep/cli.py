@@ -282,9 +282,10 @@ def _interrupt(*_: Any) -> None:
 def verify(shards: Path, deep: bool, as_json: bool) -> None:
     """Check a dataset: every byte, and with --deep every frame."""
     from flowprep.verify.check import verify as run_verify
-    from flowprep.verify.tell import tell_findings
+    from flowprep.verify.tell import tell_findings, watching
 
-    findings = run_verify(shards, deep=deep)
+    with watching(quiet=as_json) as watch:
+        findings = run_verify(shards, deep=deep, watch=watch)
     tell_findings(findings, shards, deep, as_json)
     sys.exit(EXIT_FINDINGS if findings else 0)
 

@@ -23,6 +23,13 @@ def _wait_for_parent() -> None:
     os._exit(1)
 
 
+def usable_cores() -> int:
+    """Cores of this machine that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes; what has not begun when the context is left is not begun.

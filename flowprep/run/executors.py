@@ -12,6 +12,7 @@ from typing import Any
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
 from flowprep.flow.base import get_engine, registry, resolve_auto
+from flowprep.processes import usable_cores
 from flowprep.run.schedule import Pool, WorkerSpec
 
 EXECUTORS = ("ray", "local")
@@ -30,11 +31,7 @@ class Resources:
     @property
     def cpus(self) -> int:
         """Cores of this machine that this process may use."""
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        return usable_cores()
 
 
 def choose_engine(settings: Settings) -> tuple[str, str]:

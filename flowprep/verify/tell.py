@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from flowprep.records import Finding
+from flowprep.verify.check import Watch
 
 
 def tell_findings(findings: list[Finding], out: Path, deep: bool, as_json: bool) -> None:
@@ -26,3 +37,20 @@ def tell_findings(findings: list[Finding], out: Path, deep: bool, as_json: bool)
     depth = "every byte and every frame" if deep else "every byte"
     count = f"{len(findings)} findings" if findings else f"no findings: {depth} checked"
     console.print(f"{out}: {count}", markup=False)
+
+
+@contextmanager
+def watching(quiet: bool) -> Iterator[Watch]:
+    """A bar of the bytes checked on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("verify"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    off = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowprep import __version__
 from flowprep.config import Settings, load_toml, settings_from
 from flowprep.errors import FlowprepError
+
+if TYPE_CHECKING:
+    from flowprep.records import Finding
 
 EXIT_FINDINGS, EXIT_USER, EXIT_FAILURES, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -132,6 +135,36 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+RESOURCES = ("executor", "ray_address", "workers", "workers_per_gpu", "gpu_mem_gib")
+
+
+def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where shards are made and by how many: the options named in RESOURCES."""
+    for option in reversed(
+        [
+            click.option(
+                "--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True,
+                help="Ray, or plain processes on this machine.",
+            ),
+            click.option("--ray-address", help="Join this Ray cluster; auto finds one."),
+            click.option(
+                "--workers", type=click.IntRange(0), default=0,
+                help="Workers  [default: one per core]",
+            ),
+            click.option(
+                "--workers-per-gpu", type=click.IntRange(0), default=0,
+                help="With a GPU engine  [default: one for two cores, 2 to 8]",
+            ),
+            click.option(
+                "--gpu-mem", "gpu_mem_gib", type=click.FloatRange(0), default=0, help="GiB of each "
+                "GPU that engine cuda may take  [default: what it can use, up to 80 %]",
+            ),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def chosen_settings(recipe: str | None, given: dict[str, Any]) -> Settings:
     """Defaults, then the recipe, then what was given on the command line."""
     table = load_recipe(recipe) if recipe else {}
@@ -188,22 +221,7 @@ def _parameter(text: str) -> tuple[str, int | float | str]:
 @click.option("--out", required=True, help="Folder of the dataset.")
 @click.option("--recipe", help="Settings of a named dataset, or of a .toml file.")
 @setting_options
-@click.option(
-    "--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True,
-    help="Ray, or plain processes on this machine.",
-)  # fmt: skip
-@click.option("--ray-address", help="Join this Ray cluster; auto finds one.")
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Workers  [default: one per core]"
-)
-@click.option(
-    "--workers-per-gpu", type=click.IntRange(0), default=0,
-    help="With a GPU engine  [default: one for two cores, 2 to 8]",
-)  # fmt: skip
-@click.option(
-    "--gpu-mem", type=click.FloatRange(0), default=0,
-    help="GiB of each GPU that engine cuda may take  [default: what it can use, up to 80 %]",
-)  # fmt: skip
+@resource_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
 @click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
@@ -215,11 +233,6 @@ def extract(
     src: str,
     out: str,
     recipe: str | None,
-    executor: str,
-    ray_address: str | None,
-    workers: int,
-    workers_per_gpu: int,
-    gpu_mem: float,
     dry_run: bool,
     retry_failed: bool,
     max_failures: int,
@@ -236,13 +249,7 @@ def extract(
     from flowprep.run.tell import tell_plan, tell_summary
 
     signal.signal(signal.SIGTERM, _interrupt)
-    resources = Resources(
-        executor=executor,
-        ray_address=ray_address,
-        workers=workers,
-        workers_per_gpu=workers_per_gpu,
-        gpu_mem_gib=gpu_mem,
-    )
+    resources = Resources(**{name: given.pop(name) for name in RESOURCES})
     request = Request(
         src=src,
         out=out,
@@ -278,16 +285,66 @@ def _interrupt(*_: Any) -> None:
 @main.command()
 @click.argument("shards", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Decode every sample as well.")
+@click.option("--repair", is_flag=True, help="Make what is damaged or missing again, nothing else.")
+@click.option("--src", default="", help="Where the videos are now, if not where they were.")
+@resource_options
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on standard output.")
-def verify(shards: Path, deep: bool, as_json: bool) -> None:
+def verify(
+    shards: Path, deep: bool, repair: bool, src: str, as_json: bool, **resources: Any
+) -> None:
     """Check a dataset: every byte, and with --deep every frame."""
     from flowprep.verify.check import verify as run_verify
-    from flowprep.verify.tell import tell_findings, watching
+    from flowprep.verify.tell import tell_as_json, tell_findings, watching
 
-    with watching(quiet=as_json) as watch:
-        findings = run_verify(shards, deep=deep, watch=watch)
-    tell_findings(findings, shards, deep, as_json)
-    sys.exit(EXIT_FINDINGS if findings else 0)
+    def check() -> list[Finding]:
+        with watching(quiet=as_json) as watch:
+            return run_verify(shards, deep=deep, watch=watch)
+
+    if src and not repair:
+        raise click.UsageError("--src goes with --repair")
+    repaired = _repair(shards, src, resources, check, as_json) if repair else None
+    findings = check()
+    if as_json:
+        from flowprep.run.tell import repair_as_dict
+
+        more = {"repair": repair_as_dict(repaired)} if repaired else {}
+        tell_as_json(findings, shards, deep, **more)
+    else:
+        tell_findings(findings, shards, deep)
+    sys.exit(_verdict(findings, repaired))
+
+
+def _repair(
+    shards: Path,
+    src: str,
+    resources: dict[str, Any],
+    check: Callable[[], list[Finding]],
+    as_json: bool,
+) -> Any:
+    """What the repair did, told to people already."""
+    from flowprep.run.executors import Resources
+    from flowprep.run.progress import make_display
+    from flowprep.run.rebuild import Order
+    from flowprep.run.repair import repair
+    from flowprep.run.tell import tell_repair
+    from flowprep.verify.tell import list_findings
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    order = Order(out=str(shards), src=src, resources=Resources(**resources), check=check)
+    repaired = repair(order, make_display(log_json=False, quiet=as_json))
+    if not as_json:
+        list_findings(repaired.found)
+        tell_repair(repaired, _is_debug())
+    return repaired
+
+
+def _verdict(findings: list[Finding], repaired: Any) -> int:
+    """The exit code of verify."""
+    if repaired and repaired.lost:
+        return EXIT_USER
+    if repaired and repaired.failures:
+        return EXIT_FAILURES
+    return EXIT_FINDINGS if findings else 0
 
 
 @main.command()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,20 +24,27 @@ from flowprep.records import Finding
 from flowprep.verify.check import Watch
 
 
-def tell_findings(findings: list[Finding], out: Path, deep: bool, as_json: bool) -> None:
+def tell_findings(findings: list[Finding], out: Path, deep: bool) -> None:
     """Print all findings, or that there is none."""
-    if as_json:
-        report = {"dataset": str(out), "deep": deep, "findings": [asdict(f) for f in findings]}
-        sys.stdout.write(json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-        return
+    list_findings(findings)
+    depth = "every byte and every frame" if deep else "every byte"
+    count = f"{len(findings)} findings" if findings else f"no findings: {depth} checked"
+    Console(highlight=False).print(f"{out}: {count}", markup=False)
+
+
+def list_findings(findings: list[Finding]) -> None:
+    """A line for each."""
     console = Console(highlight=False)
     for finding in findings:
         sample = f" [sample {finding.key}]" if finding.key else ""
         line = f"{finding.code}: {finding.file}{sample}: {finding.message}"
         console.print(line, markup=False, soft_wrap=True)
-    depth = "every byte and every frame" if deep else "every byte"
-    count = f"{len(findings)} findings" if findings else f"no findings: {depth} checked"
-    console.print(f"{out}: {count}", markup=False)
+
+
+def tell_as_json(findings: list[Finding], out: Path, deep: bool, **more: Any) -> None:
+    """The same for machines."""
+    report = {"dataset": str(out), "deep": deep, "findings": [asdict(f) for f in findings], **more}
+    sys.stdout.write(json.dumps(report, ensure_ascii=False, indent=1) + "\n")
 
 
 @contextmanager

@@ -27,29 +27,12 @@ from flowprep.shard.layout import Layout
 from flowprep.shard.reader import iter_samples
 from flowprep.shard.schema import SampleRow
 from flowprep.shard.writer import ShardWriter
-from flowprep.synth import Motion, render, write_video
 from flowprep.verify.check import verify
 from flowprep.verify.deep import check_samples
 from flowprep.verify.shallow import check_dataset, load_marks
 
 N_DAMAGES, SOME = 500, 150
 TABLES = ("index", "failures", "plan", "manifest")
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Any]) -> Path:
-    """Two classes, twenty clips, one broken video; eight shards of some samples each."""
-    folder = tmp_path_factory.mktemp("damage")
-    for number in range(5):
-        path = folder / "videos" / "ab"[number % 2] / f"clip{number}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, render(Motion(dx_px=number), 24, 48, 64, seed=number), 25)
-    (folder / "videos" / "a" / "broken.mp4").write_bytes(b"no video")
-    options = "--executor local --engine constant --size 48 --clip-frames 6 --max-failures 1"
-    out = folder / "pristine"
-    made = cli("extract", "--src", folder / "videos", "--out", out, *options.split())
-    assert made.exit_code == 0, made.output
-    return out
 
 
 @pytest.fixture

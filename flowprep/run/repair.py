@@ -159,7 +159,9 @@ def _finish(site: Site, failed_before: set[str]) -> None:
     known = unclaimed(site.known)
     found = [sound_mark(known, shard) for shard in site.known.planned]
     marks = sorted((mark for mark in found if mark), key=lambda mark: mark.shard)
-    told.failures = [f for mark in marks for f in mark.failures if f.key not in failed_before]
+    failures = [failure for mark in marks for failure in mark.failures]
+    if site.known.n_failures is None or len(failures) > site.known.n_failures:
+        told.failures = [f for f in failures if f.key not in failed_before]
     if len(marks) < len(found) or told.lost:
         return
     tables = {layout.index: index_bytes(marks), layout.failures: failures_bytes(marks)}

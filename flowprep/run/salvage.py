@@ -44,6 +44,7 @@ class Known:
     rows: list[PlanRow]
     files: dict[str, str]  # name of a table -> sha256; {} when dataset.json is damaged or not there
     marks: dict[str, str]  # shard -> sha256 of its mark; {} likewise
+    n_failures: int | None  # None likewise
     samples: dict[str, list[SampleRow]] = field(default_factory=lambda: defaultdict(list))
     failures: dict[str, list[Failure]] = field(default_factory=lambda: defaultdict(list))
 
@@ -61,7 +62,7 @@ def load_known(layout: Layout) -> Known:
     try:
         dataset = load_dataset(plain(layout.dataset))
     except (ValueError, OSError):
-        dataset = {"files": {}, "shards": {}}
+        dataset = {"files": {}, "shards": {}, "failures": None}
     files: dict[str, str] = dataset["files"]
     table, rows = _config(layout, files), _plan(layout, files)
     known = Known(
@@ -72,6 +73,7 @@ def load_known(layout: Layout) -> Known:
         rows=rows,
         files=files,
         marks=dataset["shards"],
+        n_failures=dataset["failures"],
     )
     if is_vouched(layout.failures, files):
         for shard, failure in load_failures(layout.failures):

@@ -84,17 +84,23 @@ def _assert_only(changed: set[str], before: Any, after: Any) -> None:
     assert {name for name in before if before[name] != after[name]} <= changed
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        *((part, list(DAMAGES)[number % 4 : number % 4 + 1]) for number, part in enumerate(PARTS)),
+        *(pytest.param(part, list(DAMAGES), marks=pytest.mark.slow) for part in PARTS),
+    ],
+)
 def test_each_damage_of_each_part(
-    part: str, dataset: Path, contents: Contents, repair: Cli
+    part: str, names: list[str], dataset: Path, contents: Contents, repair: Cli
 ) -> None:
     path, before = _files(dataset, part)[0], contents(dataset)
     shard = _mark(dataset).shard
     own = {f"{shard}.tar", f"{MARKS}/{shard}.json", f"{MARKS}/{shard}.idx"}
     tables = {f"_flowprep/{name}" for name in ("index.parquet", "failures.parquet", "dataset.json")}
     rebuilt = own | tables if part.endswith(".tar") else set()
-    for damage in DAMAGES.values():
-        damage(path)
+    for name in names:
+        DAMAGES[name](path)
         code, report = repair(dataset)
         assert (code, report["findings"]) == (0, [])
         assert report["repair"]["found"]
@@ -102,7 +108,10 @@ def test_each_damage_of_each_part(
 
 
 def _damage_some(out: Path, rng: random.Random) -> None:
-    """One to six files, but not those that cannot be told from others."""
+    """One to six files, but not those that cannot be told from others.
+
+    When all that tells of a failure is among them, it counts as a new one.
+    """
     lost = ("plan.parquet", "config.toml")
     files = [p for p in sorted(out.rglob("*")) if p.is_file() and p.name not in lost]
     for path in rng.sample(files, rng.randint(1, 6)):
@@ -115,14 +124,16 @@ def _random_damages(dataset: Path, contents: Contents, repair: Cli, seeds: range
     for seed in seeds:
         _damage_some(dataset, random.Random(seed))
         code, report = repair(dataset)
-        assert (code, report["findings"]) == (0, []), f"seed {seed}"
+        assert report["findings"] == [], f"seed {seed}"
+        failed = [failure["path"] for failure in report["repair"]["new_failures"]]
+        assert (code, failed) in ((0, []), (3, ["a/broken.mp4"])), f"seed {seed}"
         after = contents(dataset)
         same = {n for n in before if before[n][0] == after.get(n, ("", 0))[0]}
         assert same == before.keys() == after.keys(), f"seed {seed}: {before.keys() - same}"
 
 
 def test_many_damages_at_once(dataset: Path, contents: Contents, repair: Cli) -> None:
-    _random_damages(dataset, contents, repair, range(3))
+    _random_damages(dataset, contents, repair, range(2))
 
 
 @pytest.mark.slow

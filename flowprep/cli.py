@@ -286,30 +286,54 @@ def _interrupt(*_: Any) -> None:
 @click.argument("shards", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Decode every sample as well.")
 @click.option("--repair", is_flag=True, help="Make what is damaged or missing again, nothing else.")
+@click.option("--recompute", type=click.IntRange(1), metavar="N",
+              help="Compute N samples again from their videos, and compare.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of samples.")
 @click.option("--src", default="", help="Where the videos are now, if not where they were.")
 @resource_options
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on standard output.")
 def verify(
-    shards: Path, deep: bool, repair: bool, src: str, as_json: bool, **resources: Any
+    shards: Path,
+    deep: bool,
+    repair: bool,
+    recompute: int | None,
+    seed: int,
+    src: str,
+    as_json: bool,
+    **resources: Any,
 ) -> None:
-    """Check a dataset: every byte, and with --deep every frame."""
+    """Check a dataset: every byte, with --deep every frame, with --recompute some flow."""
     from flowprep.verify.check import verify as run_verify
-    from flowprep.verify.tell import tell_as_json, tell_findings, watching
+    from flowprep.verify.recompute import findings_of
+    from flowprep.verify.recompute import recompute as run_recompute
+    from flowprep.verify.tell import (
+        recomputed_as_dict,
+        tell_as_json,
+        tell_findings,
+        tell_recomputed,
+        watching,
+    )
+
+    if src and not (repair or recompute):
+        raise click.UsageError("--src goes with --repair or --recompute")
+    compared: list[Any] = []
 
     def check() -> list[Finding]:
-        with watching(quiet=as_json) as watch:
-            return run_verify(shards, deep=deep, watch=watch)
+        with watching("verify", quiet=as_json) as watch:
+            findings = run_verify(shards, deep=deep, watch=watch)
+        if recompute:
+            with watching("recompute", quiet=as_json) as watch:
+                compared[:] = run_recompute(shards, recompute, seed=seed, src=src, watch=watch)
+        return findings + findings_of(compared)
 
-    if src and not repair:
-        raise click.UsageError("--src goes with --repair")
     repaired = _repair(shards, src, resources, check, as_json) if repair else None
     findings = check()
     if as_json:
-        from flowprep.run.tell import repair_as_dict
-
-        more = {"repair": repair_as_dict(repaired)} if repaired else {}
-        tell_as_json(findings, shards, deep, **more)
+        more = {"recomputed": recomputed_as_dict(compared)} if recompute else {}
+        tell_as_json(findings, shards, deep, **more, **_told(repaired))
     else:
+        if recompute:
+            tell_recomputed(compared)
         tell_findings(findings, shards, deep)
     sys.exit(_verdict(findings, repaired))
 
@@ -336,6 +360,13 @@ def _repair(
         list_findings(repaired.found)
         tell_repair(repaired, _is_debug())
     return repaired
+
+
+def _told(repaired: Any) -> dict[str, Any]:
+    """What the repair did, for JSON."""
+    from flowprep.run.tell import repair_as_dict
+
+    return {"repair": repair_as_dict(repaired)} if repaired else {}
 
 
 def _verdict(findings: list[Finding], repaired: Any) -> int:

@@ -1,0 +1,313 @@
+"""Samples made again from their source, as far as the codec, and held against what is stored."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowprep import manifest
+from flowprep.clips import clip_key, clips_of
+from flowprep.codec.base import GOP, get_codec
+from flowprep.config import Settings, load_toml, settings_from
+from flowprep.decode.base import get_decoder
+from flowprep.decode.geometry import resize, target_size, to_gray
+from flowprep.errors import ClipError, FlowprepError
+from flowprep.flow.base import Engine, compute_distinct, get_engine, registry
+from flowprep.processes import process_pool, usable_cores
+from flowprep.quantize import make_quantizer
+from flowprep.records import U8, Clip, Finding, Media, Video
+from flowprep.shard.index import Mark
+from flowprep.shard.layout import Layout
+from flowprep.shard.reader import Sample, damaged_samples, read_at
+from flowprep.shard.schema import SampleInfo, SampleRow
+from flowprep.storage import plain, refuse_url
+from flowprep.verify.check import Watch
+from flowprep.verify.compare import (
+    FLOW_SLACK_PX,
+    GAIN_TOLERANCE,
+    RGB_SLACK,
+    Comparison,
+    Group,
+    Measured,
+)
+from flowprep.verify.shallow import load_marks, require_dataset
+
+GROUP_BYTES = 64 << 20
+GPU_WORKERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A sample to make again; `video` is None when the manifest does not know its source."""
+
+    shard: str
+    row: SampleRow
+    video: Video | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What came of a subject; `measured` is None when it could not be compared."""
+
+    subject: Subject
+    measured: Measured | None = None
+    problems: list[tuple[str, str]] = field(default_factory=list)  # (code, message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where and how the subjects were made."""
+
+    out: Path
+    root: Path
+    settings: Settings
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+
+    def make_engine(self) -> Engine:
+        """Raises FlowprepError when it is not live here."""
+        options = self.settings.engine_params | self.engine_options
+        return get_engine(self.settings.engine, threads=self.threads, **options)
+
+
+_ENGINES: dict[str, Engine] = {}
+"""Those of this process: they keep compiled code and work space."""
+
+
+def _engine(bench: Bench) -> Engine:
+    name = repr(bench)
+    if name not in _ENGINES:
+        _ENGINES[name] = bench.make_engine()
+    return _ENGINES[name]
+
+
+def choose(marks: list[Mark], n: int, seed: int) -> list[tuple[str, SampleRow]]:
+    """`n` samples of a dataset (all, if there are no more), the same for the same seed."""
+    everything = [(mark.shard, row) for mark in marks for row in mark.samples]
+    everything.sort(key=lambda item: item[1].key)
+    return random.Random(seed).sample(everything, min(n, len(everything)))
+
+
+def recompute(
+    out: Path, n: int, *, seed: int = 0, src: str = "", watch: Watch | None = None
+) -> list[Compared]:
+    """Make `n` samples again, on all cores, and compare.
+
+    Raises FlowprepError when the settings or the manifest cannot be read, or the engine is not
+    live here.
+    """
+    layout = require_dataset(out)
+    bench, videos = _bench(layout, src)
+    marks, _ = load_marks(layout)
+    subjects = [
+        Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
+        for shard, row in choose(marks, n, seed)
+    ]
+    n_workers, bench = _shared_out(bench, len(subjects))
+    watch = watch or (lambda done, total: None)
+    with process_pool(n_workers) as pool:
+        watch(0, len(subjects))
+        work = {pool.submit(compare, bench, subject): subject for subject in subjects}
+        for done, _ in enumerate(as_completed(work), start=1):
+            watch(done, len(subjects))
+        return [_result(future, subject) for future, subject in work.items()]
+
+
+def _result(future: Future[Compared], subject: Subject) -> Compared:
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - a process that died, or what an engine raises
+        message = f"{type(error).__name__}: {error}"
+        return Compared(subject=subject, problems=[("not-compared", message)])
+
+
+def _bench(layout: Layout, src: str) -> tuple[Bench, dict[str, list[Video]]]:
+    """How the dataset was made, and its videos by path."""
+    try:
+        table = load_toml(plain(layout.config))
+        settings, root = settings_from(table["settings"], ""), Path(table["source"]["root"])
+        videos = manifest.load(plain(layout.manifest))
+    except Exception as error:
+        raise FlowprepError(
+            f"{layout.internal}: the settings or the manifest are damaged: {error}",
+            "leave --recompute out to see what is damaged, and --repair what can be",
+        ) from error
+    if src:
+        place = refuse_url(src, "--src").resolve()
+        root = place.parent if place.is_file() else place
+    by_path: dict[str, list[Video]] = {}
+    for video in videos:
+        by_path.setdefault(video.path, []).append(video)
+    return Bench(out=layout.out, root=root, settings=settings), by_path
+
+
+def _video_of(row: SampleRow, videos: list[Video]) -> Video | None:
+    """Of the ranges of a file the one that gave this sample."""
+    return next((v for v in videos if clip_key(v, row.clip_number) == row.key), None)
+
+
+def _shared_out(bench: Bench, n_subjects: int) -> tuple[int, Bench]:
+    """Workers, and what each is given: a core or more, or a share of the first GPU's memory."""
+    entry, cores = registry()[bench.settings.engine], usable_cores()
+    n_workers = max(1, min(GPU_WORKERS if entry.uses_gpu else cores, n_subjects))
+    options = {"gpu_share": 1 / n_workers} if entry.plans_memory else {}
+    bench = replace(bench, threads=max(1, cores // n_workers), engine_options=options)
+    bench.make_engine()  # raises what every worker would
+    return n_workers, bench
+
+
+def compare(bench: Bench, subject: Subject) -> Compared:
+    """Make one sample again and hold it against what is stored."""
+    import cv2
+
+    cv2.setNumThreads(bench.threads)
+    problems: list[tuple[str, str]] = []
+    try:
+        measured = _measure(bench, subject, problems)
+    except ClipError as error:
+        code = {"missing": "source-missing", "changed": "source-changed"}.get(error.reason)
+        problem = (code or "not-compared", error.below(bench.root).message)
+        return Compared(subject=subject, problems=[*problems, problem])
+    except (ValueError, KeyError, OSError, FlowprepError) as error:
+        return Compared(subject=subject, problems=[*problems, ("not-compared", str(error))])
+    problems += judged(measured)
+    return Compared(subject=subject, measured=measured, problems=problems)
+
+
+def _measure(bench: Bench, subject: Subject, problems: list[tuple[str, str]]) -> Measured:
+    media, clip = _source_of(bench, subject)
+    sample = _stored(bench, subject)
+    info, engine = sample.info, _engine(bench)
+    problems += [("source-index", message) for message in _other_frames(info, media, clip)]
+    problems += [("made-otherwise", m) for m in _other_making(info, bench.settings, engine)]
+    with tempfile.TemporaryDirectory(prefix="flowprep-") as folder:
+        comparison = Comparison(
+            sample=sample,
+            info=info,
+            rgb_codec=get_codec(info.rgb_codec, ["rgb"]),
+            flow_codec=get_codec(info.flow_codec, ["flow8", "flow16"]),
+            quantizer=make_quantizer(info.flow_map, info.flow_bound_px),
+            folder=Path(folder),
+        )
+        for group in _groups(bench, media, clip, engine):
+            comparison.add(group)
+        return comparison.finish()
+
+
+def _source_of(bench: Bench, subject: Subject) -> tuple[Media, Clip]:
+    """The source, probed again, and the clip that the settings cut from it.
+
+    Raises ClipError `missing` or `changed`.
+    """
+    if subject.video is None:
+        raise ClipError("missing", f"{subject.row.path} is not in the manifest")
+    decoder = get_decoder(threads=bench.threads)
+
+    def probed(video: Video) -> Video:
+        return replace(video, media=decoder.probe(str(bench.root / video.path)))
+
+    now = manifest.current(subject.video, bench.root, probed)
+    if now.reason in ("missing", "changed"):
+        raise ClipError("missing" if now.reason == "missing" else "changed", now.message)
+    now = probed(now)
+    clips = {clip.key: clip for clip in clips_of(now, bench.settings)}
+    if subject.row.key not in clips or now.media is None:
+        raise ClipError("changed", f"{now.path} does not give this clip any more")
+    return now.media, clips[subject.row.key]
+
+
+def _stored(bench: Bench, subject: Subject) -> Sample:
+    """Raises ValueError when its bytes are damaged."""
+    tar = plain(Layout(bench.out).tar(subject.shard))
+    if list(damaged_samples(tar, [subject.row])):
+        raise ValueError("its bytes are damaged")
+    return read_at(tar, subject.row)
+
+
+def _other_frames(info: SampleInfo, media: Media, clip: Clip) -> Iterator[str]:
+    if info.source_index != clip.source_index.tolist():
+        yield "source_index tells of other frames than the settings take"
+    elif info.pts_s != [round(t, 6) for t in media.pts_s[clip.source_index].tolist()]:
+        yield "pts_s tells other times than the source"
+
+
+def _other_making(info: SampleInfo, settings: Settings, engine: Engine) -> Iterator[str]:
+    quantizer = make_quantizer(settings.flow_map, settings.bound_px)
+    expected = {
+        "engine": engine.name,
+        "engine_params": json.dumps(dict(engine.params), sort_keys=True),
+        "flow_map": quantizer.name,
+        "flow_bound_px": float(quantizer.bound_px),
+        "flow_zero_code": float(quantizer.zero_code),
+        "flow_px_per_code": float(quantizer.px_per_code),
+        "rgb_codec": settings.rgb_codec,
+        "flow_codec": settings.flow_codec,
+        "fps_limit": settings.fps,
+        "stride": settings.stride,
+        "resize": settings.resize,
+    }
+    for name, value in expected.items():
+        if getattr(info, name) != value:
+            yield f"{name} is {getattr(info, name)!r}, the dataset's settings give {value!r}"
+
+
+def _groups(bench: Bench, media: Media, clip: Clip, engine: Engine) -> Iterator[Group]:
+    """The clip decoded and its flow computed, a group of pictures at a time."""
+    settings = bench.settings
+    sar = media.sar if settings.apply_sar else None
+    width, height = target_size(media.width, media.height, settings.short_side or None, sar)
+    n_frames = int(np.clip(GROUP_BYTES // (width * height * 3), 2, GOP))
+    path = str(bench.root / clip.path)
+    decoded = get_decoder(threads=bench.threads).frames(path, media, clip.source_index)
+    small = (resize(frame, width, height, settings.resize) for frame in decoded)
+    last: list[U8] = []
+    while part := list(islice(small, n_frames)):
+        gray = [*last, *(to_gray(frame) for frame in part)]
+        last = gray[-1:]
+        yield Group(np.stack(part), compute_distinct(engine, np.stack(gray)))
+
+
+def judged(measured: Measured) -> Iterator[tuple[str, str]]:
+    """What is beyond its bar."""
+    if measured.lag:
+        yield "rgb-differs", f"frame i is frame i{measured.lag:+d} of the clip"
+    elif measured.rgb_excess > RGB_SLACK:
+        rms = measured.rgb_excess**0.5
+        yield (
+            "rgb-differs",
+            f"{measured.psnr_db:.1f} dB from the source; in {measured.worst_rgb} "
+            f"{rms:.1f} levels (RMS) more than storing explains",
+        )
+    if measured.flow_excess_px > FLOW_SLACK_PX:
+        yield (
+            "flow-differs",
+            f"{measured.flow_epe_px:.3f} px from the flow computed again; in "
+            f"{measured.worst_flow} {measured.flow_excess_px:.3f} px more than storing explains",
+        )
+    elif abs(measured.gain - 1) > GAIN_TOLERANCE:
+        yield "flow-differs", f"{measured.gain:.3f} times as long as the flow computed again"
+
+
+def findings_of(compared: Iterable[Compared]) -> list[Finding]:
+    """As verify reports them."""
+    return [
+        Finding(
+            code=code,
+            file=f"{one.subject.shard}.tar",
+            shard=one.subject.shard,
+            key=one.subject.row.key,
+            message=message,
+            detail=one.measured.as_dict() if one.measured else {},
+        )
+        for one in compared
+        for code, message in one.problems
+    ]

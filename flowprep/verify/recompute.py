@@ -97,6 +97,17 @@ def choose(marks: list[Mark], n: int, seed: int) -> list[tuple[str, SampleRow]]:
     return random.Random(seed).sample(everything, min(n, len(everything)))
 
 
+def prepare(out: Path, n: int, seed: int, src: str) -> tuple[Bench, list[Subject]]:
+    """The samples that are chosen, and how they were made. Raises FlowprepError."""
+    layout = require_dataset(out)
+    bench, videos = _bench(layout, src)
+    marks, _ = load_marks(layout)
+    return bench, [
+        Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
+        for shard, row in choose(marks, n, seed)
+    ]
+
+
 def recompute(
     out: Path, n: int, *, seed: int = 0, src: str = "", watch: Watch | None = None
 ) -> list[Compared]:
@@ -105,13 +116,7 @@ def recompute(
     Raises FlowprepError when the settings or the manifest cannot be read, or the engine is not
     live here.
     """
-    layout = require_dataset(out)
-    bench, videos = _bench(layout, src)
-    marks, _ = load_marks(layout)
-    subjects = [
-        Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
-        for shard, row in choose(marks, n, seed)
-    ]
+    bench, subjects = prepare(out, n, seed, src)
     n_workers, bench = _shared_out(bench, len(subjects))
     watch = watch or (lambda done, total: None)
     with process_pool(n_workers) as pool:

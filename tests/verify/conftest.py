@@ -1,8 +1,9 @@
-"""A small dataset to damage."""
+"""A small dataset to damage. The folder is named, so that a test finds its neighbours here."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from flowprep.synth import Motion, render, write_video
+
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module")

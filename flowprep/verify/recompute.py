@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-import random
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flowprep import manifest
-from flowprep.clips import clip_key, clips_of
+from flowprep.clips import clips_of
 from flowprep.codec.base import GOP, get_codec
-from flowprep.config import Settings, load_toml, settings_from
+from flowprep.config import Settings
 from flowprep.decode.base import get_decoder
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.errors import ClipError, FlowprepError
-from flowprep.flow.base import Engine, compute_distinct, get_engine, registry
+from flowprep.flow.base import Engine, compute_distinct, registry
 from flowprep.processes import process_pool, usable_cores
 from flowprep.quantize import make_quantizer
 from flowprep.records import U8, Clip, Finding, Media, Video
-from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import Sample, damaged_samples, read_at
-from flowprep.shard.schema import SampleInfo, SampleRow
-from flowprep.storage import plain, refuse_url
+from flowprep.shard.schema import SampleInfo
+from flowprep.storage import plain
 from flowprep.verify.check import Watch
 from flowprep.verify.compare import (
     FLOW_SLACK_PX,
@@ -39,19 +36,10 @@ from flowprep.verify.compare import (
     Group,
     Measured,
 )
-from flowprep.verify.shallow import load_marks, require_dataset
+from flowprep.verify.subjects import Bench, Subject, prepare
 
 GROUP_BYTES = 64 << 20
 GPU_WORKERS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A sample to make again; `video` is None when the manifest does not know its source."""
-
-    shard: str
-    row: SampleRow
-    video: Video | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +51,6 @@ class Compared:
     problems: list[tuple[str, str]] = field(default_factory=list)  # (code, message)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Where and how the subjects were made."""
-
-    out: Path
-    root: Path
-    settings: Settings
-    engine_options: dict[str, Any] = field(default_factory=dict)
-    threads: int = 1
-
-    def make_engine(self) -> Engine:
-        """Raises FlowprepError when it is not live here."""
-        options = self.settings.engine_params | self.engine_options
-        return get_engine(self.settings.engine, threads=self.threads, **options)
-
-
 _ENGINES: dict[str, Engine] = {}
 """Those of this process: they keep compiled code and work space."""
 
@@ -88,24 +60,6 @@ def _engine(bench: Bench) -> Engine:
     if name not in _ENGINES:
         _ENGINES[name] = bench.make_engine()
     return _ENGINES[name]
-
-
-def choose(marks: list[Mark], n: int, seed: int) -> list[tuple[str, SampleRow]]:
-    """`n` samples of a dataset (all, if there are no more), the same for the same seed."""
-    everything = [(mark.shard, row) for mark in marks for row in mark.samples]
-    everything.sort(key=lambda item: item[1].key)
-    return random.Random(seed).sample(everything, min(n, len(everything)))
-
-
-def prepare(out: Path, n: int, seed: int, src: str) -> tuple[Bench, list[Subject]]:
-    """The samples that are chosen, and how they were made. Raises FlowprepError."""
-    layout = require_dataset(out)
-    bench, videos = _bench(layout, src)
-    marks, _ = load_marks(layout)
-    return bench, [
-        Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
-        for shard, row in choose(marks, n, seed)
-    ]
 
 
 def recompute(
@@ -133,31 +87,6 @@ def _result(future: Future[Compared], subject: Subject) -> Compared:
     except Exception as error:  # noqa: BLE001 - a process that died, or what an engine raises
         message = f"{type(error).__name__}: {error}"
         return Compared(subject=subject, problems=[("not-compared", message)])
-
-
-def _bench(layout: Layout, src: str) -> tuple[Bench, dict[str, list[Video]]]:
-    """How the dataset was made, and its videos by path."""
-    try:
-        table = load_toml(plain(layout.config))
-        settings, root = settings_from(table["settings"], ""), Path(table["source"]["root"])
-        videos = manifest.load(plain(layout.manifest))
-    except Exception as error:
-        raise FlowprepError(
-            f"{layout.internal}: the settings or the manifest are damaged: {error}",
-            "leave --recompute out to see what is damaged, and --repair what can be",
-        ) from error
-    if src:
-        place = refuse_url(src, "--src").resolve()
-        root = place.parent if place.is_file() else place
-    by_path: dict[str, list[Video]] = {}
-    for video in videos:
-        by_path.setdefault(video.path, []).append(video)
-    return Bench(out=layout.out, root=root, settings=settings), by_path
-
-
-def _video_of(row: SampleRow, videos: list[Video]) -> Video | None:
-    """Of the ranges of a file the one that gave this sample."""
-    return next((v for v in videos if clip_key(v, row.clip_number) == row.key), None)
 
 
 def _shared_out(bench: Bench, n_subjects: int) -> tuple[int, Bench]:

@@ -72,7 +72,9 @@ def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     except (ValueError, OSError) as error:
         odd = str(error)
     if odd == "is missing":
-        message = f"not finished: {len(layout.committed())} shards so far; run extract again"
+        message = (
+            f"not finished: {len(layout.committed())} shards so far; run extract again, or --repair"
+        )
         yield Finding(code="incomplete", file=name, message=message)
     elif odd:
         yield Finding(code="dataset-damaged", file=name, message=odd)

@@ -15,7 +15,7 @@ from flowprep.synth import Motion, render, write_video
 sys.path.append(str(Path(__file__).parent))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Any]) -> Path:
     """Two classes, twenty clips, one broken video; eight shards of some samples each.
 

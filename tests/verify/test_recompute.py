@@ -19,8 +19,9 @@ from flowprep.shard.layout import Layout
 from flowprep.shard.reader import iter_samples
 from flowprep.synth import Motion, render, write_video
 from flowprep.verify.check import verify
-from flowprep.verify.recompute import choose, compare, prepare
+from flowprep.verify.recompute import compare
 from flowprep.verify.shallow import load_marks
+from flowprep.verify.subjects import choose, prepare
 
 Cli = Callable[..., Any]
 ALL = 100

@@ -319,6 +319,26 @@ def test_an_interrupted_extraction_is_finished(
     assert all(contents(dataset)[name][0] == before[name][0] for name in before)
 
 
+def test_extract_after_an_interrupted_repair_gives_nothing_up(
+    dataset: Path, moved: Path, repair: Cli, cli: Cli, contents: Contents
+) -> None:
+    """It does not look into tars, and leaves marks that say what in them is healthy."""
+    before = contents(dataset)
+    mark, _ = _damaged_sample(dataset)
+    (dataset / "_flowprep" / "dataset.json").unlink()
+    options = "--executor local --engine constant --size 48 --clip-frames 6 --max-failures 1"
+    assert cli("extract", "--src", moved, "--out", dataset, *options.split()).exit_code == 0
+    for path in moved.rglob("*.mp4"):
+        if path.relative_to(moved).as_posix() != mark.samples[1].path:
+            path.unlink()
+    assert repair(dataset, "--src", moved)[0] == 0
+    after = contents(dataset)
+    assert {n for n in before if after[n][0] != before[n][0]} <= {
+        "_flowprep/manifest.parquet",  # the times of the copies
+        "_flowprep/dataset.json",
+    }
+
+
 def test_a_text_for_people(dataset: Path, cli: Cli) -> None:
     mark, key = _damaged_sample(dataset)
     ended = cli("verify", dataset, "--repair", "--executor", "local")

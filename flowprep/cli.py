@@ -327,7 +327,7 @@ def verify(
         return findings + findings_of(compared)
 
     repaired = _repair(shards, src, resources, check, as_json) if repair else None
-    findings = check()
+    findings = [] if repaired and not repaired.found else check()
     if as_json:
         more = {"recomputed": recomputed_as_dict(compared)} if recompute else {}
         tell_as_json(findings, shards, deep, **more, **_told(repaired))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from flowprep import manifest
@@ -14,7 +13,7 @@ from flowprep.records import Clip, Failure, Finding, Video
 from flowprep.run.executors import Resources, choose_engine
 from flowprep.run.extract import check_space, run_jobs, shard_jobs
 from flowprep.run.prepare import Request, Work, compare_versions, installed_versions
-from flowprep.run.probing import probe_one
+from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
 from flowprep.run.salvage import (
     Known,
@@ -89,20 +88,26 @@ class Site:
 def kept_samples(site: Site, marks: Marks) -> dict[str, list[SampleRow]]:
     """The shards to make again -> the samples of each that stay."""
     layout = site.layout
-    spoiled = {(f.shard, f.key) for f in site.told.found if f.code in OF_CONTENT}
     keep: dict[str, list[SampleRow]] = {}
     for shard, mark in marks.items():
         if mark is None:
             keep[shard] = []
-        elif any(name == shard for name, _ in spoiled) or (
-            shard in site.suspects and not is_whole(layout, mark)
-        ):
-            is_spoiled = (shard, "") in spoiled
-            rows = [] if is_spoiled else healthy_samples(layout, mark)
-            keep[shard] = [row for row in rows if (shard, row.key) not in spoiled]
+        elif shard in site.suspects and not is_whole(layout, mark):
+            keep[shard] = healthy_samples(layout, mark)
+        elif wrong := _wrong_samples(site, mark):
+            keep[shard] = [row for row in mark.samples if row.key not in wrong]
         elif shard in site.suspects:
             site.write(layout.idx(shard), dali_idx(mark.samples))
     return keep
+
+
+def _wrong_samples(site: Site, mark: Mark) -> set[str]:
+    """Keys of samples that are wrong although their bytes are right; a tar that does not read as
+    one has no other. Of a damaged tar the hashes tell more than what a reader makes of it.
+    """
+    found = [f for f in site.told.found if f.shard == mark.shard and f.code in OF_CONTENT]
+    keys = {finding.key for finding in found}
+    return {row.key for row in mark.samples} if "" in keys else keys
 
 
 def work_of(
@@ -147,9 +152,16 @@ def _require_root(source: Source, wanted: set[str]) -> None:
 
 
 def _now(site: Site, source: Source, wanted: set[str]) -> list[Video]:
-    probe = partial(probe_one, source.root)
-    videos = {video.path: video for video in source.videos if video.path in wanted}
-    return [manifest.current(video, source.root, probe) for video in videos.values()]
+    """The videos as their files are now. Those of another time are probed."""
+    root, videos = source.root, {v.path: v for v in source.videos if v.path in wanted}
+    seen = [manifest.current(video, root, lambda now: now) for video in videos.values()]
+    touched = [now for now in seen if not now.reason and now.mtime_ns != videos[now.path].mtime_ns]
+    found = probe_all(root, site.order.resources.cpus, touched)
+    probed = {now.path: now for now in site.display.probing(found, len(touched))}
+    return [
+        manifest.current(video, root, lambda now: probed.get(now.path, now))
+        for video in videos.values()
+    ]
 
 
 def _as_now(clip: Clip, video: Video) -> Clip:

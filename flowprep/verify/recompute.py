@@ -118,8 +118,8 @@ def compare(bench: Bench, subject: Subject) -> Compared:
 
 
 def _measure(bench: Bench, subject: Subject, problems: list[tuple[str, str]]) -> Measured:
-    media, clip = _source_of(bench, subject)
-    sample = _stored(bench, subject)
+    media, clip = source_of(bench, subject)
+    sample = stored_sample(bench, subject)
     info, engine = sample.info, _engine(bench)
     problems += [("source-index", message) for message in _other_frames(info, media, clip)]
     problems += [("made-otherwise", m) for m in _other_making(info, bench.settings, engine)]
@@ -132,12 +132,12 @@ def _measure(bench: Bench, subject: Subject, problems: list[tuple[str, str]]) ->
             quantizer=make_quantizer(info.flow_map, info.flow_bound_px),
             folder=Path(folder),
         )
-        for group in _groups(bench, media, clip, engine):
+        for group in groups(bench, media, clip, engine):
             comparison.add(group)
         return comparison.finish()
 
 
-def _source_of(bench: Bench, subject: Subject) -> tuple[Media, Clip]:
+def source_of(bench: Bench, subject: Subject) -> tuple[Media, Clip]:
     """The source, probed again, and the clip that the settings cut from it.
 
     Raises ClipError `missing` or `changed`.
@@ -159,7 +159,7 @@ def _source_of(bench: Bench, subject: Subject) -> tuple[Media, Clip]:
     return now.media, clips[subject.row.key]
 
 
-def _stored(bench: Bench, subject: Subject) -> Sample:
+def stored_sample(bench: Bench, subject: Subject) -> Sample:
     """Raises ValueError when its bytes are damaged."""
     tar = plain(Layout(bench.out).tar(subject.shard))
     if list(damaged_samples(tar, [subject.row])):
@@ -194,7 +194,7 @@ def _other_making(info: SampleInfo, settings: Settings, engine: Engine) -> Itera
             yield f"{name} is {getattr(info, name)!r}, the dataset's settings give {value!r}"
 
 
-def _groups(bench: Bench, media: Media, clip: Clip, engine: Engine) -> Iterator[Group]:
+def groups(bench: Bench, media: Media, clip: Clip, engine: Engine) -> Iterator[Group]:
     """The clip decoded and its flow computed, a group of pictures at a time."""
     settings = bench.settings
     sar = media.sar if settings.apply_sar else None

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from flowprep.shard.index import Mark, load_mark
 from flowprep.shard.layout import Layout
+from flowprep.shard.plan import load_plan, plan_bytes
 from flowprep.shard.reader import iter_samples
 from flowprep.synth import Motion, render, write_video
 
@@ -165,13 +167,28 @@ def test_what_nothing_else_holds_is_told(
     assert contents(dataset) == before
 
 
-def _damaged_sample(out: Path) -> tuple[Mark, str]:
-    """One sample of a shard with several is hit: (the mark as it was, its key)."""
+def test_a_plan_that_leads_out_of_the_dataset(dataset: Path, contents: Contents, cli: Cli) -> None:
+    """A dataset of others may hold anything."""
+    plan = dataset / "_flowprep" / "plan.parquet"
+    rows = [replace(row, shard=f"../../{row.shard}") for row in load_plan(plan)]
+    plan.write_bytes(plan_bytes(rows))
+    (dataset / "_flowprep" / "dataset.json").unlink()
+    before = contents(dataset.parent)
+    ended = cli("verify", dataset, "--repair", "--executor", "local")
+    assert (ended.exit_code, "no shard is called" in ended.stderr) == (2, True)
+    assert contents(dataset.parent) == before
+
+
+def _damaged_sample(out: Path, in_header: bool = False) -> tuple[Mark, str]:
+    """One sample of a shard with several is hit: (the mark as it was, its key).
+
+    With a damaged header, no reader of tars gets to the samples behind it.
+    """
     mark = _mark(out, at_least=3)
     row = mark.samples[1]
     tar = out / f"{mark.shard}.tar"
     data = bytearray(tar.read_bytes())
-    data[row.rgb_offset + row.rgb_size // 2] ^= 0x55
+    data[row.sample_offset + 150 if in_header else row.rgb_offset + row.rgb_size // 2] ^= 0x55
     tar.write_bytes(data)
     return mark, row.key
 
@@ -198,16 +215,17 @@ def test_videos_that_were_moved(
     }
 
 
+@pytest.mark.parametrize("in_header", [False, True])
 def test_healthy_samples_survive_the_loss_of_their_videos(
-    dataset: Path, moved: Path, contents: Contents, repair: Cli
+    in_header: bool, dataset: Path, moved: Path, contents: Contents, repair: Cli
 ) -> None:
     before = contents(dataset)
-    mark, key = _damaged_sample(dataset)
+    mark, key = _damaged_sample(dataset, in_header)
     needed = next(row.path for row in mark.samples if row.key == key)
     for path in moved.rglob("*.mp4"):
         if path.relative_to(moved).as_posix() != needed:
             path.unlink()
-    code, report = repair(dataset, "--src", moved)
+    code, report = repair(dataset, "--deep", "--src", moved)
     assert (code, report["repair"]["rebuilt"]) == (0, {mark.shard: {"copied": 2, "made": 1}})
     assert contents(dataset).keys() == before.keys()
     assert all(contents(dataset)[n][0] == before[n][0] for n in before)
@@ -236,6 +254,28 @@ def test_a_sample_that_cannot_be_made_again_becomes_a_failure(
     assert {n: after[n] for n in others} == {n: before[n] for n in others}
     assert cli("verify", dataset, "--deep").exit_code == 0
     assert repair(dataset, "--src", moved)[0] == 0, "told once"
+
+
+def test_another_video_of_the_same_size_and_frames_is_told(
+    tmp_path: Path, cli: Cli, repair: Cli
+) -> None:
+    """Nothing but the sample itself shows that it came from other pictures."""
+    src, out = tmp_path / "src", tmp_path / "out"
+    src.mkdir()
+    _raw_video(src / "one.avi", seed=1)
+    options = "--executor local --engine constant --size 48"
+    assert cli("extract", "--src", src, "--out", out, *options.split()).exit_code == 0
+    _raw_video(src / "one.avi", seed=2)
+    os.utime(src / "one.avi", (1, 1))
+    _flip(out / "train-000000.tar")
+    code, report = repair(out)
+    key = load_mark(out / MARKS / "train-000000.json").samples[0].key
+    assert (code, report["findings"], report["repair"]["other_bytes"]) == (0, [], [key])
+
+
+def _raw_video(path: Path, seed: int) -> None:
+    frames = render(Motion(dx_px=1), 6, 48, 64, seed=seed)
+    write_video(path, frames, 25, codec="rawvideo")
 
 
 def test_a_failure_of_a_repair_can_be_tried_again(

@@ -9,16 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flowprep import __version__
 from flowprep.config import Settings, load_toml, settings_from
 from flowprep.errors import FlowprepError
-
-if TYPE_CHECKING:
-    from flowprep.records import Finding
 
 EXIT_FINDINGS, EXIT_USER, EXIT_FAILURES, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -303,79 +300,43 @@ def verify(
     **resources: Any,
 ) -> None:
     """Check a dataset: every byte, with --deep every frame, with --recompute some flow."""
-    from flowprep.verify.check import verify as run_verify
-    from flowprep.verify.recompute import findings_of
-    from flowprep.verify.recompute import recompute as run_recompute
-    from flowprep.verify.tell import (
-        recomputed_as_dict,
-        tell_as_json,
-        tell_findings,
-        tell_recomputed,
-        watching,
-    )
-
-    if src and not (repair or recompute):
-        raise click.UsageError("--src goes with --repair or --recompute")
-    compared: list[Any] = []
-
-    def check() -> list[Finding]:
-        with watching("verify", quiet=as_json) as watch:
-            findings = run_verify(shards, deep=deep, watch=watch)
-        if recompute:
-            with watching("recompute", quiet=as_json) as watch:
-                compared[:] = run_recompute(shards, recompute, seed=seed, src=src, watch=watch)
-        return findings + findings_of(compared)
-
-    repaired = _repair(shards, src, resources, check, as_json) if repair else None
-    findings = [] if repaired and not repaired.found else check()
-    if as_json:
-        more = {"recomputed": recomputed_as_dict(compared)} if recompute else {}
-        tell_as_json(findings, shards, deep, **more, **_told(repaired))
-    else:
-        if recompute:
-            tell_recomputed(compared)
-        tell_findings(findings, shards, deep)
-    sys.exit(_verdict(findings, repaired))
-
-
-def _repair(
-    shards: Path,
-    src: str,
-    resources: dict[str, Any],
-    check: Callable[[], list[Finding]],
-    as_json: bool,
-) -> Any:
-    """What the repair did, told to people already."""
+    from flowprep.inspection import Inspection
     from flowprep.run.executors import Resources
-    from flowprep.run.progress import make_display
-    from flowprep.run.rebuild import Order
-    from flowprep.run.repair import repair
-    from flowprep.run.tell import tell_repair
-    from flowprep.verify.tell import list_findings
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    order = Order(out=str(shards), src=src, resources=Resources(**resources), check=check)
-    repaired = repair(order, make_display(log_json=False, quiet=as_json))
-    if not as_json:
-        list_findings(repaired.found)
-        tell_repair(repaired, _is_debug())
-    return repaired
-
-
-def _told(repaired: Any) -> dict[str, Any]:
-    """What the repair did, for JSON."""
-    from flowprep.run.tell import repair_as_dict
-
-    return {"repair": repair_as_dict(repaired)} if repaired else {}
-
-
-def _verdict(findings: list[Finding], repaired: Any) -> int:
-    """The exit code of verify."""
+    _refuse_idle({"src": repair or recompute, "seed": recompute} | dict.fromkeys(RESOURCES, repair))
+    inspection = Inspection(
+        shards=shards,
+        deep=deep,
+        n_recompute=recompute or 0,
+        seed=seed,
+        src=src,
+        as_json=as_json,
+        debug=_is_debug(),
+    )
+    if repair:
+        signal.signal(signal.SIGTERM, _interrupt)
+        inspection.repair(Resources(**resources))
+    else:
+        inspection.check()
+    inspection.tell()
+    repaired = inspection.repaired
     if repaired and repaired.lost:
-        return EXIT_USER
+        sys.exit(EXIT_USER)
     if repaired and repaired.failures:
-        return EXIT_FAILURES
-    return EXIT_FINDINGS if findings else 0
+        sys.exit(EXIT_FAILURES)
+    sys.exit(EXIT_FINDINGS if inspection.findings else 0)
+
+
+def _refuse_idle(used: dict[str, Any]) -> None:
+    """Refuse options that would do nothing: name -> whether something uses it."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and not used.get(name, True):
+            goes_with = "--repair or --recompute" if name == "src" else "--repair"
+            goes_with = "--recompute" if name == "seed" else goes_with
+            raise click.UsageError(f"{option.opts[0]} does nothing without {goes_with}")
 
 
 @main.command()

@@ -36,12 +36,15 @@ OF_CONTENT = frozenset({"sample", "rgb-differs", "flow-differs", "source-index",
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What the user asked for; `check` says what is wrong with the dataset as it is now."""
+    """What the user asked for; `check` says what is wrong with the dataset as it is now, and `show`
+    is told before anything is done about it.
+    """
 
     out: str
     src: str  # where the videos are; "" = where they were
     resources: Resources
     check: Callable[[], list[Finding]]
+    show: Callable[[list[Finding]], None]
 
 
 @dataclass(kw_only=True)

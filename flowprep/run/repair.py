@@ -45,6 +45,7 @@ def repair(order: Order, display: Display) -> Repaired:
         raise FlowprepError(f"{order.out}: no flowprep dataset here", "give the folder of one")
     with held(layout, order.out):
         found = [f for f in order.check() if layout.out / f.file != layout.lock]
+        order.show(found)
         told = Repaired(found=found)
         if found:
             known = load_known(layout)

@@ -387,5 +387,7 @@ def test_a_text_for_people(dataset: Path, cli: Cli) -> None:
     assert [text for text in told if text not in ended.stdout] == []
 
 
-def test_src_alone_is_refused(dataset: Path, cli: Cli) -> None:
-    assert cli("verify", dataset, "--src", dataset).exit_code == 2
+@pytest.mark.parametrize("option", ["--src", "--seed", "--workers"])
+def test_an_option_that_would_do_nothing_is_refused(option: str, dataset: Path, cli: Cli) -> None:
+    ended = cli("verify", dataset, option, 1)
+    assert (ended.exit_code, f"{option} does nothing without --re" in ended.stderr) == (2, True)

@@ -108,6 +108,9 @@ def tell_repair(repaired: Repaired, debug: bool = False) -> None:
             f"{len(repaired.other_bytes)} samples have other bytes than before (other versions, "
             f"or another source): {', '.join(repaired.other_bytes[:SHOWN])}"
         )
+    if strangers := [f.file for f in repaired.found if f.code == "unexpected-file"]:
+        shown = ", ".join(strangers[:SHOWN])
+        say(f"{len(strangers)} files are no part of this dataset and were left: {shown}")
     for shard, why in sorted(repaired.left.items()):
         say(f"{shard}: left as it is: {why}")
     _list_failures([_of(failure) for failure in repaired.failures], "could not be made again")

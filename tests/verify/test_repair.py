@@ -225,7 +225,7 @@ def test_healthy_samples_survive_the_loss_of_their_videos(
     for path in moved.rglob("*.mp4"):
         if path.relative_to(moved).as_posix() != needed:
             path.unlink()
-    code, report = repair(dataset, "--deep", "--src", moved)
+    code, report = repair(dataset, *["--deep"] * in_header, "--src", moved)
     assert (code, report["repair"]["rebuilt"]) == (0, {mark.shard: {"copied": 2, "made": 1}})
     assert contents(dataset).keys() == before.keys()
     assert all(contents(dataset)[n][0] == before[n][0] for n in before)
@@ -381,9 +381,11 @@ def test_extract_after_an_interrupted_repair_gives_nothing_up(
 
 def test_a_text_for_people(dataset: Path, cli: Cli) -> None:
     mark, key = _damaged_sample(dataset)
+    (dataset / "notes.txt").touch()
     ended = cli("verify", dataset, "--repair", "--executor", "local")
-    assert ended.exit_code == 0
-    told = ["tar-damaged", key, f"{mark.shard}: made again, 2 samples copied", "no findings"]
+    assert ended.exit_code == 1
+    told = ["tar-damaged", key, f"{mark.shard}: made again, 2 samples copied", "1 findings"]
+    told.append("1 files are no part of this dataset and were left: notes.txt")
     assert [text for text in told if text not in ended.stdout] == []
 
 

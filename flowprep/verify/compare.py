@@ -171,3 +171,24 @@ def epe_px(one: F32, other: F32) -> float:
         raise ValueError(f"flow is {list(one.shape[2:])}, {list(other.shape[2:])} expected")
     errors = [np.hypot(*(a - b)).mean(dtype=np.float64) for a, b in zip(one, other, strict=True)]
     return float(np.mean(errors))
+
+
+def judged(measured: Measured) -> Iterator[tuple[str, str]]:
+    """What is beyond its bar."""
+    if measured.lag:
+        yield "rgb-differs", f"frame i is frame i{measured.lag:+d} of the clip"
+    elif measured.rgb_excess > RGB_SLACK:
+        rms = measured.rgb_excess**0.5
+        yield (
+            "rgb-differs",
+            f"{measured.psnr_db:.1f} dB from the source; in {measured.worst_rgb} "
+            f"{rms:.1f} levels (RMS) more than storing explains",
+        )
+    if measured.flow_excess_px > FLOW_SLACK_PX:
+        yield (
+            "flow-differs",
+            f"{measured.flow_epe_px:.3f} px from the flow computed again; in "
+            f"{measured.worst_flow} {measured.flow_excess_px:.3f} px more than storing explains",
+        )
+    elif abs(measured.gain - 1) > GAIN_TOLERANCE:
+        yield "flow-differs", f"{measured.gain:.3f} times as long as the flow computed again"

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,14 +29,7 @@ from flowprep.shard.reader import Sample, damaged_samples, read_at
 from flowprep.shard.schema import SampleInfo
 from flowprep.storage import plain
 from flowprep.verify.check import Watch
-from flowprep.verify.compare import (
-    FLOW_SLACK_PX,
-    GAIN_TOLERANCE,
-    RGB_SLACK,
-    Comparison,
-    Group,
-    Measured,
-)
+from flowprep.verify.compare import Comparison, Group, Measured, judged
 from flowprep.verify.subjects import Bench, Subject, prepare
 
 GROUP_BYTES = 64 << 20
@@ -73,20 +67,36 @@ def recompute(
     bench, subjects = prepare(out, n, seed, src)
     n_workers, bench = _shared_out(bench, len(subjects))
     watch = watch or (lambda done, total: None)
+    results: dict[str, Compared] = {}
+    while left := [s for s in subjects if s.row.key not in results]:
+        for result in _until_one_dies(bench, left, n_workers):
+            results[result.subject.row.key] = result
+            watch(len(results), len(subjects))
+    return [results[subject.row.key] for subject in subjects]
+
+
+def _until_one_dies(bench: Bench, subjects: list[Subject], n_workers: int) -> Iterator[Compared]:
+    """As they finish. Of those that a process died on or before, the first are made again, each
+    in a process of its own; what they leave is for the next call.
+    """
     with process_pool(n_workers) as pool:
-        watch(0, len(subjects))
         work = {pool.submit(compare, bench, subject): subject for subject in subjects}
-        for done, _ in enumerate(as_completed(work), start=1):
-            watch(done, len(subjects))
-        return [_result(future, subject) for future, subject in work.items()]
+        for future in as_completed(work):
+            if not isinstance(future.exception(), BrokenProcessPool):
+                yield _result(future, work.pop(future))
+    for subject in list(work.values())[:n_workers]:
+        with process_pool(1) as pool:
+            yield _result(pool.submit(compare, bench, subject), subject)
 
 
 def _result(future: Future[Compared], subject: Subject) -> Compared:
     try:
         return future.result()
-    except Exception as error:  # noqa: BLE001 - a process that died, or what an engine raises
+    except BrokenProcessPool:
+        message = "the process that computed it died"
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this sample only
         message = f"{type(error).__name__}: {error}"
-        return Compared(subject=subject, problems=[("not-compared", message)])
+    return Compared(subject=subject, problems=[("not-compared", message)])
 
 
 def _shared_out(bench: Bench, n_subjects: int) -> tuple[int, Bench]:
@@ -208,27 +218,6 @@ def groups(bench: Bench, media: Media, clip: Clip, engine: Engine) -> Iterator[G
         gray = [*last, *(to_gray(frame) for frame in part)]
         last = gray[-1:]
         yield Group(np.stack(part), compute_distinct(engine, np.stack(gray)))
-
-
-def judged(measured: Measured) -> Iterator[tuple[str, str]]:
-    """What is beyond its bar."""
-    if measured.lag:
-        yield "rgb-differs", f"frame i is frame i{measured.lag:+d} of the clip"
-    elif measured.rgb_excess > RGB_SLACK:
-        rms = measured.rgb_excess**0.5
-        yield (
-            "rgb-differs",
-            f"{measured.psnr_db:.1f} dB from the source; in {measured.worst_rgb} "
-            f"{rms:.1f} levels (RMS) more than storing explains",
-        )
-    if measured.flow_excess_px > FLOW_SLACK_PX:
-        yield (
-            "flow-differs",
-            f"{measured.flow_epe_px:.3f} px from the flow computed again; in "
-            f"{measured.worst_flow} {measured.flow_excess_px:.3f} px more than storing explains",
-        )
-    elif abs(measured.gain - 1) > GAIN_TOLERANCE:
-        yield "flow-differs", f"{measured.gain:.3f} times as long as the flow computed again"
 
 
 def findings_of(compared: Iterable[Compared]) -> list[Finding]:

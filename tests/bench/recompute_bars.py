@@ -23,8 +23,8 @@ from flowprep.decode.geometry import to_gray
 from flowprep.flow.base import compute_distinct, get_engine
 from flowprep.quantize import make_quantizer
 from flowprep.shard.reader import Sample
-from flowprep.verify.compare import Comparison, Group
-from flowprep.verify.recompute import groups, judged, source_of, stored_sample
+from flowprep.verify.compare import Comparison, Group, judged
+from flowprep.verify.recompute import groups, source_of, stored_sample
 from flowprep.verify.subjects import Bench, Subject, prepare
 
 VIDEOS = (

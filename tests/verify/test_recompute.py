@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,33 @@ def test_the_command_finds_it_and_repairs_it(
     assert (mended.exit_code, "4 of 4 samples" in mended.stdout) == (0, True)
     tars = sorted(path.name for path in honest.glob("*.tar"))
     assert [n for n in tars if (honest / n).read_bytes() != (dataset / n).read_bytes()] == []
+
+
+DEADLY = """
+import os, sys
+if "spawn_main" in " ".join(sys.orig_argv):
+    from flowprep.verify import recompute
+    plain = recompute.source_of
+    def source_of(bench, subject):
+        if subject.row.path == "clip1.mp4":
+            os.kill(os.getpid(), 11)
+        return plain(bench, subject)
+    recompute.source_of = source_of
+"""
+
+
+def test_a_process_that_dies_costs_one_sample(honest: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    command = [sys.executable, "-m", "flowprep", "verify", str(honest), "--recompute", "9"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [*command, "--json"], capture_output=True, text=True, env=env, check=False
+    )
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["recomputed"]["compared"]) == (1, 3)
+    found = [(f["code"], f["key"], f["message"]) for f in report["findings"]]
+    _, key = _shard_of(honest, "clip1.mp4")
+    assert found == [("not-compared", key, "the process that computed it died")]
 
 
 def test_a_video_that_is_gone_is_told(dataset: Path, tmp_path: Path, cli: Cli) -> None:

@@ -133,6 +133,48 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+RESOURCES = (
+    *("executor", "ray_address", "workers", "workers_per_gpu", "gpu_mem_gib"),
+    *("worker_mem_gib", "clip_timeout_s"),
+)
+
+
+def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where shards are made and by how many: the options named in RESOURCES."""
+    for option in reversed(
+        [
+            click.option(
+                "--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True,
+                help="Ray, or plain processes on this machine.",
+            ),
+            click.option("--ray-address", help="Join this Ray cluster; auto finds one."),
+            click.option(
+                "--workers", type=click.IntRange(0), default=0,
+                help="Workers  [default: one per core]",
+            ),
+            click.option(
+                "--workers-per-gpu", type=click.IntRange(0), default=0,
+                help="With a GPU engine  [default: one for two cores, 2 to 8]",
+            ),
+            click.option(
+                "--gpu-mem", "gpu_mem_gib", type=click.FloatRange(0), default=0, help="GiB of each "
+                "GPU that engine cuda may take  [default: what it can use, up to 80 %]",
+            ),
+            click.option(
+                "--worker-mem", "worker_mem_gib", type=click.FloatRange(0), default=0, help="GiB "
+                "that a worker may hold; a clip that takes more fails  [default: half of all]",
+            ),
+            click.option(
+                "--clip-timeout", "clip_timeout_s", type=click.FloatRange(0, min_open=True),
+                default=600, show_default=True,
+                help="Seconds; a clip that makes no progress for so long fails.",
+            ),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def chosen_settings(recipe: str | None, given: dict[str, Any]) -> Settings:
     """Defaults, then the recipe, then what was given on the command line."""
     table = load_recipe(recipe) if recipe else {}
@@ -189,30 +231,7 @@ def _parameter(text: str) -> tuple[str, int | float | str]:
 @click.option("--out", required=True, help="Folder of the dataset.")
 @click.option("--recipe", help="Settings of a named dataset, or of a .toml file.")
 @setting_options
-@click.option(
-    "--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True,
-    help="Ray, or plain processes on this machine.",
-)  # fmt: skip
-@click.option("--ray-address", help="Join this Ray cluster; auto finds one.")
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Workers  [default: one per core]"
-)
-@click.option(
-    "--workers-per-gpu", type=click.IntRange(0), default=0,
-    help="With a GPU engine  [default: one for two cores, 2 to 8]",
-)  # fmt: skip
-@click.option(
-    "--gpu-mem", type=click.FloatRange(0), default=0,
-    help="GiB of each GPU that engine cuda may take  [default: what it can use, up to 80 %]",
-)  # fmt: skip
-@click.option(
-    "--worker-mem", type=click.FloatRange(0), default=0,
-    help="GiB that a worker may hold; a clip that takes more fails  [default: half of all]",
-)  # fmt: skip
-@click.option(
-    "--clip-timeout", type=click.FloatRange(0, min_open=True), default=600, show_default=True,
-    help="Seconds; a clip that makes no progress for so long fails.",
-)  # fmt: skip
+@resource_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
 @click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
@@ -224,13 +243,6 @@ def extract(
     src: str,
     out: str,
     recipe: str | None,
-    executor: str,
-    ray_address: str | None,
-    workers: int,
-    workers_per_gpu: int,
-    gpu_mem: float,
-    worker_mem: float,
-    clip_timeout: float,
     dry_run: bool,
     retry_failed: bool,
     max_failures: int,
@@ -247,15 +259,7 @@ def extract(
     from flowprep.run.tell import tell_plan, tell_summary
 
     _on_signals(_interrupt)
-    resources = Resources(
-        executor=executor,
-        ray_address=ray_address,
-        workers=workers,
-        workers_per_gpu=workers_per_gpu,
-        gpu_mem_gib=gpu_mem,
-        worker_mem_gib=worker_mem,
-        clip_timeout_s=clip_timeout,
-    )
+    resources = Resources(**{name: given.pop(name) for name in RESOURCES})
     request = Request(
         src=src,
         out=out,
@@ -306,15 +310,61 @@ def _leave(*_: Any) -> None:
 @main.command()
 @click.argument("shards", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Decode every sample as well.")
+@click.option("--repair", is_flag=True, help="Make what is damaged or missing again, nothing else.")
+@click.option("--recompute", type=click.IntRange(1), metavar="N",
+              help="Compute N samples again from their videos, and compare.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of samples.")
+@click.option("--src", default="", help="Where the videos are now, if not where they were.")
+@resource_options
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on standard output.")
-def verify(shards: Path, deep: bool, as_json: bool) -> None:
-    """Check a dataset: every byte, and with --deep every frame."""
-    from flowprep.verify.check import verify as run_verify
-    from flowprep.verify.tell import tell_findings
+def verify(
+    shards: Path,
+    deep: bool,
+    repair: bool,
+    recompute: int | None,
+    seed: int,
+    src: str,
+    as_json: bool,
+    **resources: Any,
+) -> None:
+    """Check a dataset: every byte, with --deep every frame, with --recompute some flow."""
+    from flowprep.inspection import Inspection
+    from flowprep.run.executors import Resources
 
-    findings = run_verify(shards, deep=deep)
-    tell_findings(findings, shards, deep, as_json)
-    sys.exit(EXIT_FINDINGS if findings else 0)
+    _refuse_idle({"src": repair or recompute, "seed": recompute} | dict.fromkeys(RESOURCES, repair))
+    inspection = Inspection(
+        shards=shards,
+        deep=deep,
+        n_recompute=recompute or 0,
+        seed=seed,
+        src=src,
+        as_json=as_json,
+        debug=_is_debug(),
+    )
+    if repair:
+        _on_signals(_interrupt)
+        inspection.repair(Resources(**resources))
+    else:
+        inspection.check()
+    inspection.tell()
+    repaired = inspection.repaired
+    if repaired and repaired.lost:
+        sys.exit(EXIT_USER)
+    if repaired and repaired.failures:
+        sys.exit(EXIT_FAILURES)
+    sys.exit(EXIT_FINDINGS if inspection.findings else 0)
+
+
+def _refuse_idle(used: dict[str, Any]) -> None:
+    """Refuse options that would do nothing: name -> whether something uses it."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and not used.get(name, True):
+            goes_with = "--repair or --recompute" if name == "src" else "--repair"
+            goes_with = "--recompute" if name == "seed" else goes_with
+            raise click.UsageError(f"{option.opts[0]} does nothing without {goes_with}")
 
 
 @main.command()

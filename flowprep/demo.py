@@ -67,7 +67,7 @@ def run_demo(folder: Path, executor: str) -> None:
     )
     tell_summary(extract(request, display), str(shards), display, as_json=False)
     console.print(f"3. flowprep verify {shards} --deep", markup=False)
-    tell_findings(verify(shards, deep=True), shards, deep=True, as_json=False)
+    tell_findings(verify(shards, deep=True), shards, deep=True)
     shown = [show_class(shards, label) for label in CLASSES]
     write_picture(folder / "preview.png", shown)
     console.print(_table(shown))

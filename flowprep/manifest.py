@@ -93,6 +93,31 @@ def refresh(
     return result
 
 
+def current(video: Video, root: Path, probe: Callable[[Video], Video]) -> Video:
+    """A video of the manifest as its file is now: with a reason when that is another one.
+
+    A file of the same size that was written at another time (a copy) is probed, and is the same
+    when all that probing finds is.
+    """
+    if video.reason:
+        return video
+    try:
+        stat = (root / video.path).stat()
+    except OSError as error:
+        what = f"no longer in the source: {error.strerror}"
+        return replace(video, reason="missing", message=what)
+    if stat.st_size != video.size_bytes:
+        what = f"{stat.st_size} bytes, {video.size_bytes} when it was extracted"
+        return replace(video, reason="changed", message=what)
+    now = replace(video, mtime_ns=stat.st_mtime_ns)
+    if now.mtime_ns == video.mtime_ns:
+        return video
+    found = probe(now)
+    if to_bytes([replace(found, mtime_ns=video.mtime_ns)]) != to_bytes([video]):
+        return replace(now, reason="changed", message="its frames are no longer those extracted")
+    return now
+
+
 def _file(video: Video) -> tuple[str, int, int]:
     return video.path, video.size_bytes, video.mtime_ns
 

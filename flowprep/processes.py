@@ -83,6 +83,13 @@ def how_it_ended(exit_code: int | None) -> str:
     return f"ended with exit code {exit_code}"
 
 
+def usable_cores() -> int:
+    """Cores of this machine that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes; what has not begun when the context is left is not begun.

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,15 +75,38 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def oddity(path: Path) -> str:
+    """Why a path is not a plain file, "" when it is. Raises OSError when the system does not say.
+
+    Nothing else is opened: a link leads out of the dataset, and a pipe would never end.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+    return f"is {kinds.get(stat.S_IFMT(mode), 'a device or pipe')}, not a file"
+
+
+def plain(path: Path) -> Path:
+    """The path of a plain file. Raises ValueError when it is anything else."""
+    if odd := oddity(path):
+        raise ValueError(f"{path.name} {odd}")
+    return path
+
+
 def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
     """Hex digest of the bytes start..stop-1."""
     digest = hashlib.sha256()
     left = (path.stat().st_size if stop is None else stop) - start
-    with path.open("rb") as file:
+    block = memoryview(bytearray(max(0, min(left, 1 << 18))))
+    with path.open("rb", buffering=0) as file:
         file.seek(start)
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
+        while left > 0 and (n_read := file.readinto(block[: min(left, len(block))])):
+            digest.update(block[:n_read])
+            left -= n_read
     return digest.hexdigest()
 
 

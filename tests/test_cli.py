@@ -33,7 +33,10 @@ FLAGS = {
         "--rgb-codec --seed --shard-frames --size --src --strict-versions --stride --workers "
         "--workers-per-gpu --gpu-mem --worker-mem --clip-timeout"
     ),
-    "verify": "--deep --help --json",
+    "verify": (
+        "--deep --executor --gpu-mem --help --json --ray-address --recompute --repair --seed --src "
+        "--workers --workers-per-gpu"
+    ),
     "engines": "--help",
     "demo": "--executor --help",
 }

@@ -15,8 +15,9 @@ PACKAGE = ROOT / "flowprep"
 LEAVES = {"errors", "records", "config", "storage", "quantize", "synth", "processes"}
 STAGES = {"manifest", "sources", "clips", "decode", "flow", "codec", "shard"}
 COMPOSERS = {"run", "verify", "report", "export", "bench"}
-ENTRIES = {"cli", "demo", "__main__"}
-"""What a user starts: they may import anything, but nothing imports them."""
+ENTRIES = {"cli", "demo", "inspection", "__main__"}
+"""What a user starts: they may import anything, but nothing imports them. `inspection` is the
+command verify, which checks by verify and repairs by run."""
 BETWEEN_COMPOSERS = {"flowprep.run.job"}
 """The only doors from one composing package to another."""
 

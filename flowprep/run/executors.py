@@ -13,7 +13,7 @@ from typing import Any
 from flowprep.config import Settings
 from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.flow.base import get_engine, registry, resolve_auto
-from flowprep.processes import process_pool
+from flowprep.processes import process_pool, usable_cores
 from flowprep.run.schedule import CLIP_TIMEOUT_S, Pool, WorkerSpec
 
 EXECUTORS = ("ray", "local")
@@ -34,11 +34,7 @@ class Resources:
     @property
     def cpus(self) -> int:
         """Cores of this machine that this process may use."""
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        return usable_cores()
 
 
 def choose_engine(settings: Settings) -> tuple[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,16 +64,26 @@ def extract(request: Request, display: Display) -> Summary:
     room, an engine that is not there. KeyboardInterrupt leaves what is committed; a rerun goes on.
     """
     layout = dataset_layout(request.out)
+    with held(layout, request.out):
+        return _extract(request, layout, display)
+
+
+@contextmanager
+def held(layout: Layout, out: str) -> Iterator[None]:
+    """The dataset is ours alone, and what a crash has left half done in it is ended.
+
+    Raises FlowprepError when another process has it.
+    """
     is_new = not layout.out.exists()
-    _make_folders(layout, request.out)
-    with exclusive(layout.lock, request.out):
+    _make_folders(layout, out)
+    with exclusive(layout.lock, out):
         try:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             layout.scratch.mkdir()
             layout.swap.mkdir(exist_ok=True)
             for interrupted in sorted(layout.swap.iterdir()):
                 finish_swap(layout, interrupted.name)
-            return _extract(request, layout, display)
+            yield
         finally:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             with suppress(OSError):  # a shard is left in it
@@ -113,14 +124,14 @@ def _make_folders(layout: Layout, out: str) -> None:
 
 def _extract(request: Request, layout: Layout, display: Display) -> Summary:
     work = prepare(request, layout, display)
-    _check_space(request, layout, work)
+    check_space(request, layout, work)
     jobs = shard_jobs(layout, work)
     listed = manifest.to_bytes(work.videos)
     if jobs or not _is_finished(layout) or layout.manifest.read_bytes() != listed:
         layout.dataset.unlink(missing_ok=True)
         write_whole(layout.manifest, listed, layout.scratch)
         _save_plan(layout, work)
-    outcome = _run(request, layout, work, jobs, display) if jobs else Outcome()
+    outcome = run_jobs(request, layout, work, jobs, display) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
 
@@ -141,7 +152,7 @@ def _save_plan(layout: Layout, work: Work) -> None:
     write_whole(layout.plan, plan_bytes(work.rows), layout.scratch)
 
 
-def _check_space(request: Request, layout: Layout, work: Work) -> None:
+def check_space(request: Request, layout: Layout, work: Work) -> None:
     """Raise FlowprepError when the shards to make will not fit by a first estimate."""
     needed, free = planned_bytes(work) + SPARE_BYTES, free_bytes(layout.out)
     if work.todo and free < needed:
@@ -213,9 +224,10 @@ class SpaceWatch:
             )
 
 
-def _run(
+def run_jobs(
     request: Request, layout: Layout, work: Work, jobs: list[ShardJob], display: Display
 ) -> Outcome:
+    """Let the workers that are asked for make the shards."""
     with (
         display.running(jobs),
         open_pool(request.resources, work.settings, len(jobs)) as pool,

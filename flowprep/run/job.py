@@ -36,6 +36,7 @@ class ShardJob:
     class_index: dict[str, int]
     versions: dict[str, str]
     keep: list[SampleRow] = field(default_factory=list)  # samples of the old tar to copy
+    failed: list[Failure] = field(default_factory=list)  # clips that are not tried again
     suspects: frozenset[str] = frozenset()  # keys of clips that a worker died on
 
     @property
@@ -78,12 +79,17 @@ def _results(maker: Maker, writer: ShardWriter, isolate: Isolate) -> Iterator[Sa
     """A row or a Failure for each clip of the job, in order, while the tar is written."""
     job = maker.job
     mark = Layout(job.out).mark(job.shard)  # where they lie now: an earlier try may have ended
-    kept = {row.key: row for row in load_mark(mark).samples} if job.keep else {}
-    todo = [task for task in job.tasks if task.clip.key not in kept]
+    wanted = {row.key for row in job.keep}
+    kept = {r.key: r for r in load_mark(mark).samples if r.key in wanted} if wanted else {}
+    failed = {failure.key: failure for failure in job.failed}
+    todo = [task for task in job.tasks if task.clip.key not in kept.keys() | failed.keys()]
     made = _outcomes(maker, todo, isolate)
     for task in job.tasks:
         if task.clip.key in kept:
             yield _copied(job, writer, kept[task.clip.key])
+            continue
+        if task.clip.key in failed:
+            yield failed[task.clip.key]
             continue
         outcome = next(made)
         if isinstance(outcome, Broken):

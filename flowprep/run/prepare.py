@@ -114,13 +114,14 @@ def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Setting
             f"{request.out} was made with other settings: {'; '.join(changes)}",
             "use the settings it was made with, or another --out",
         )
-    _compare_versions(stored["versions"], versions, request, display)
+    compare_versions(stored["versions"], versions, request, display)
     return first, versions
 
 
-def _compare_versions(
+def compare_versions(
     first: dict[str, str], now: dict[str, str], request: Request, display: Display
 ) -> None:
+    """Tell which versions differ; with --strict-versions raise FlowprepError."""
     names = sorted(set(first) | set(now))
     changes = [
         f"{n}: {first.get(n, 'none')} -> {now.get(n, 'none')}"

@@ -37,8 +37,9 @@ class Tally:
 
     def __init__(self, jobs: Iterable[ShardJob]) -> None:
         self.jobs = list(jobs)
-        self.n_clips = sum(len(job.tasks) - len(job.keep) for job in self.jobs)
+        self.n_clips = sum(len(job.tasks) for job in self.jobs)
         kept = {row.key for job in self.jobs for row in job.keep}
+        kept |= {failure.key for job in self.jobs for failure in job.failed}
         self.n_pairs = sum(
             max(0, task.clip.n_frames - 1)
             for job in self.jobs

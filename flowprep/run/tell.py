@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from flowprep.run.estimate import estimate
 from flowprep.run.extract import Summary, dataset_layout
 from flowprep.run.prepare import Request, Work, prepare
 from flowprep.run.progress import Display, duration
+from flowprep.run.rebuild import Repaired
 
 SHOWN = 20
 """So many failures are listed; the rest is counted."""
@@ -90,10 +92,53 @@ def tell_summary(
     _list_failures([_of(failure) for failure in summary.failures], "failed")
     if summary.failures:
         Console(highlight=False).print("then run the same command with --retry-failed")
-    for shard, why in summary.lost.items():
+    tell_lost(summary.lost, debug)
+
+
+def tell_repair(repaired: Repaired, debug: bool = False) -> None:
+    """Print what a repair did; with `debug` all that is known of lost shards."""
+    console = Console(highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    for shard, (n_kept, n_made) in sorted(repaired.rebuilt.items()):
+        say(f"{shard}: made again, {n_kept} samples copied and {n_made} computed")
+    for name in repaired.written:
+        say(f"{name}: written again")
+    if repaired.other_bytes:
+        say(
+            f"{len(repaired.other_bytes)} samples have other bytes than before (other versions, "
+            f"or another source): {', '.join(repaired.other_bytes[:SHOWN])}"
+        )
+    if strangers := [f.file for f in repaired.found if f.code == "unexpected-file"]:
+        shown = ", ".join(strangers[:SHOWN])
+        say(f"{len(strangers)} files are no part of this dataset and were left: {shown}")
+    for shard, why in sorted(repaired.left.items()):
+        say(f"{shard}: left as it is: {why}")
+    _list_failures([_of(failure) for failure in repaired.failures], "could not be made again")
+    tell_lost(repaired.lost, debug)
+
+
+def tell_lost(lost: dict[str, str], debug: bool) -> None:
+    """Shards that could not be made, on standard error."""
+    for shard, why in lost.items():
         told = why if debug else why.splitlines()[-1]  # a traceback ends with what happened
         console = Console(stderr=True, highlight=False)
         console.print(f"{shard} could not be made: {told}", markup=False, soft_wrap=True)
+
+
+def repair_as_dict(repaired: Repaired) -> dict[str, Any]:
+    """For JSON."""
+    return {
+        "found": [asdict(finding) for finding in repaired.found],
+        "rebuilt": {s: {"copied": k, "made": m} for s, (k, m) in repaired.rebuilt.items()},
+        "written": repaired.written,
+        "other_bytes": repaired.other_bytes,
+        "left": repaired.left,
+        "lost": repaired.lost,
+        "new_failures": [asdict(failure) for failure in repaired.failures],
+    }
 
 
 def _of(failure: Failure) -> tuple[str, str, str]:

@@ -136,6 +136,11 @@ def load_index(path: Path) -> list[tuple[str, SampleRow]]:
     return [(row.pop("shard"), SampleRow(**row)) for row in pq.read_table(path).to_pylist()]
 
 
+def load_failures(path: Path) -> list[tuple[str, Failure]]:
+    """(shard, failure) of every clip in failures.parquet."""
+    return [(row.pop("shard"), Failure(**row)) for row in pq.read_table(path).to_pylist()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Dataset:
     """What dataset.json holds beside its own hash."""

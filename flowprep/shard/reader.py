@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from flowprep.shard.schema import SampleInfo, SampleRow, parse_info
+from flowprep.storage import sha256_file
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ def read_at(path: Path, row: SampleRow) -> Sample:
                 file.seek(offset)
                 members[suffix] = file.read(size)
     return Sample(row.key, members)
+
+
+def damaged_samples(path: Path, rows: list[SampleRow]) -> Iterator[SampleRow]:
+    """Rows whose bytes in the tar are not those that were written."""
+    for row in rows:
+        start, stop = row.sample_offset, row.sample_offset + row.sample_size
+        if sha256_file(path, start, stop) != row.sha256:
+            yield row
 
 
 class Slice(io.RawIOBase):

@@ -13,6 +13,11 @@ from flowprep.storage import sha256_file
 BLOCK = 512
 
 
+def tar_size_bytes(samples_end: int) -> int:
+    """Bytes of a tar whose last sample ends there."""
+    return -(-(samples_end + 2 * BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
 @dataclass(frozen=True)
 class Placed:
     """Where a sample came to lie in the tar. Bytes."""

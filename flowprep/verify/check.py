@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from flowprep.processes import process_pool
+from flowprep.processes import process_pool, usable_cores
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
+from flowprep.storage import plain
 from flowprep.verify.deep import check_samples
 from flowprep.verify.shallow import (
     check_dataset,
     check_shard,
     load_marks,
-    plain,
     require_dataset,
 )
 
+Watch = Callable[[int, int], None]
+"""Told the bytes of tars that are checked, and those that there are."""
 
-def verify(
-    out: Path, *, deep: bool = False, on_shard: Callable[[int, int], None] | None = None
-) -> list[Finding]:
+
+def verify(out: Path, *, deep: bool = False, watch: Watch | None = None) -> list[Finding]:
     """Everything wrong with the dataset at `out`; [] when it is whole.
 
     Shallow: every byte against the hashes that vouch for it. Deep: every sample decoded as well.
-    `on_shard(done, total)` is called after each shard. Raises FlowprepError when there is no
-    dataset.
+    Raises FlowprepError when there is no dataset.
     """
     layout = require_dataset(out)
     marks, findings = load_marks(layout)
     findings += check_dataset(layout, marks)
-    classes = _classes(layout)
-    work = partial(_check, layout, classes, deep)
+    work = partial(_check, layout, _classes(layout), deep)
     with _executor(deep, len(marks)) as executor:
-        results: Iterable[list[Finding]] = executor.map(work, marks)
-        for number, found in enumerate(results, start=1):
-            findings += found
-            if on_shard:
-                on_shard(number, len(marks))
+        checks = {executor.submit(work, mark): mark.tar_bytes for mark in marks}
+        _watched(checks, watch or (lambda done, total: None))
+        for check in checks:
+            findings += check.result()
     return list(_unique(findings))
 
 
+def _watched(checks: dict[Future[list[Finding]], int], watch: Watch) -> None:
+    """Wait for all; each has its bytes."""
+    done, total = 0, sum(checks.values())
+    watch(done, total)
+    for check in as_completed(checks):
+        done += checks[check]
+        watch(done, total)
+
+
 def _executor(deep: bool, n_marks: int) -> AbstractContextManager[Executor]:
-    workers = max(1, min(os.cpu_count() or 1, n_marks))
+    workers = max(1, min(usable_cores(), n_marks))
     if deep:
         return process_pool(workers)
     return ThreadPoolExecutor(workers)

@@ -13,9 +13,9 @@ from flowprep.quantize import make_quantizer
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.reader import Sample, flow_px, iter_samples, read_at
+from flowprep.shard.reader import Sample, damaged_samples, flow_px, iter_samples, read_at
 from flowprep.shard.schema import SampleInfo, SampleRow, member_suffixes
-from flowprep.verify.shallow import damaged_samples, oddity
+from flowprep.storage import oddity
 
 COMPARED = sorted({f.name for f in fields(SampleInfo)} & {f.name for f in fields(SampleRow)})
 """What a sample's json and its row of the index both tell."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from flowprep.records import Finding
 from flowprep.shard.index import Mark, dali_idx, load_dataset, load_index, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow, load_plan
+from flowprep.shard.reader import damaged_samples
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import sha256_file
+from flowprep.storage import oddity, plain, sha256_file
 
 NAMED_SAMPLES = 8
 """So many damaged samples of a shard are named one by one; beyond that, the shard is."""
@@ -52,28 +52,6 @@ def relative(layout: Layout, path: Path) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def oddity(path: Path) -> str:
-    """Why a path is not a plain file, "" when it is. Raises OSError when the system does not say.
-
-    Nothing else is opened: a link leads out of the dataset, and a pipe would never end.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return "is missing"
-    if stat.S_ISREG(mode):
-        return ""
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
-    return f"is {kinds.get(stat.S_IFMT(mode), 'a device or pipe')}, not a file"
-
-
-def plain(path: Path) -> Path:
-    """The path of a plain file. Raises ValueError when it is anything else."""
-    if odd := oddity(path):
-        raise ValueError(f"{path.name} {odd}")
-    return path
-
-
 def problem(path: Path, sha256: str | None) -> str:
     """What is wrong with a file that should have this hash, "" when nothing is."""
     try:
@@ -94,7 +72,9 @@ def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     except (ValueError, OSError) as error:
         odd = str(error)
     if odd == "is missing":
-        message = f"not finished: {len(layout.committed())} shards so far; run extract again"
+        message = (
+            f"not finished: {len(layout.committed())} shards so far; run extract again, or --repair"
+        )
         yield Finding(code="incomplete", file=name, message=message)
     elif odd:
         yield Finding(code="dataset-damaged", file=name, message=odd)
@@ -270,14 +250,6 @@ def _hit(path: Path, mark: Mark) -> tuple[list[str], str]:
     if damaged:
         where += f"; {len(damaged)} of {len(mark.samples)} samples hit"
     return [""], where
-
-
-def damaged_samples(path: Path, rows: list[SampleRow]) -> Iterator[SampleRow]:
-    """Rows whose bytes in the tar are not those that were written."""
-    for row in rows:
-        start, stop = row.sample_offset, row.sample_offset + row.sample_size
-        if sha256_file(path, start, stop) != row.sha256:
-            yield row
 
 
 def require_dataset(out: Path) -> Layout:

@@ -18,7 +18,7 @@ MAIN = (  # a shell starts background jobs with SIGINT ignored; a user's command
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from flowprep.cli import main; main()"
 )
-EXTRACT = [sys.executable, "-c", MAIN, "extract"]
+FLOWPREP = [sys.executable, "-c", MAIN]
 OPTIONS = ["--engine", "constant", "--size", "64", "--quiet"]
 WAIT_S = 120.0
 
@@ -42,7 +42,7 @@ class Extract:
 
     def command(self, out: Path, *more: str) -> list[str]:
         places = ["--src", str(self.src), "--out", str(out), "--executor", self.executor]
-        return [*EXTRACT, *places, *OPTIONS, *self.options, *more]
+        return [*FLOWPREP, "extract", *places, *OPTIONS, *self.options, *more]
 
     def start(self, out: Path, *more: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -64,6 +64,15 @@ class Extract:
         ended = self.run(out, *more)
         assert ended.code == code, ended.said
         return out
+
+
+@dataclass(frozen=True)
+class Repair(Extract):
+    """`flowprep verify --repair` with the videos at `src`."""
+
+    def command(self, out: Path, *more: str) -> list[str]:
+        places = [str(out), "--repair", "--src", str(self.src), "--executor", self.executor]
+        return [*FLOWPREP, "verify", *places, *self.options, *more]
 
 
 def _video(path: Path, seed: int, n_frames: int = 6, side_px: int = 64) -> Path:
@@ -98,3 +107,8 @@ def tree() -> Callable[[Path], dict[str, str]]:
 @pytest.fixture(scope="session")
 def extracting() -> type[Extract]:
     return Extract
+
+
+@pytest.fixture(scope="session")
+def repairing() -> type[Repair]:
+    return Repair

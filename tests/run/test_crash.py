@@ -146,6 +146,63 @@ def retry_case(
     return case
 
 
+@pytest.fixture(scope="module")
+def repair_case(
+    folder: Path,
+    source: Path,
+    extracting: Any,
+    repairing: Any,
+    tree: Tree,
+    video: Callable[..., Path],
+) -> Case:
+    """Much is damaged, and what became of the healthy sample of a damaged shard has no source."""
+    src, start = folder / "repair", folder / "repair-start"
+    for number, label in enumerate("aabbaabbaabb"):
+        video(src / label / f"clip{number}.mp4", number)
+    (src / "a" / "bad.mp4").write_bytes(b"no video")
+    options = ["--workers", "1", "--max-failures", "1", "--clip-frames", "3"]
+    extracting(src, "local", options).must(start)
+    expected, marks = tree(start), start / "_flowprep" / "shards"
+    hit, unmarked, gone, unindexed = _shards_to_damage(marks)
+    lost = _not_needed(marks, hit, unmarked, gone)
+    _flip_sample(start, hit)
+    _flip_sample(start, unmarked)
+    for name in (f"{gone}.tar", f"_flowprep/shards/{unmarked}.json", "_flowprep/classes.txt"):
+        (start / name).unlink()
+    (marks / f"{unindexed}.idx").write_bytes(b"")
+    for path in lost:
+        (src / path).unlink()
+    run = repairing(src, "local", ["--workers", "1"])
+    case = _measured(run, start, (), folder / "repair-expected", tree)
+    assert case.expected == expected
+    return case
+
+
+def _shards_to_damage(marks: Path) -> list[str]:
+    """Four, all of more than one sample and without failures."""
+    loaded = [load_mark(path) for path in sorted(marks.glob("*.json"))]
+    return [m.shard for m in loaded if len(m.samples) > 1 and not m.failures][:4]
+
+
+def _not_needed(marks: Path, hit: str, unmarked: str, gone: str) -> set[str]:
+    """Videos of samples that stay: nothing that is damaged is made from them."""
+    first, second, all_of_it = (
+        load_mark(marks / f"{s}.json").samples for s in (hit, unmarked, gone)
+    )
+    stay = {row.path for row in (*first[1:], *second[1:])}
+    lost = stay - {row.path for row in (first[0], second[0], *all_of_it)}
+    assert lost
+    return lost
+
+
+def _flip_sample(out: Path, shard: str) -> None:
+    """Damage the first sample of a shard."""
+    path = out / f"{shard}.tar"
+    data = bytearray(path.read_bytes())
+    data[1500] ^= 1
+    path.write_bytes(data)
+
+
 def _kill_at_point(case: Case, folder: Path, point: str, with_driver: bool) -> None:
     name = re.sub(r"[^a-z0-9]+", "-", f"{point} {with_driver}")
     out, flag = case.begin(folder / name), folder / f"{name}.flag"
@@ -233,6 +290,25 @@ def test_killed_while_a_shard_is_swapped(retry_case: Case, tmp_path: Path) -> No
     )
     _kill_at_points(retry_case, tmp_path, some[1:4], with_driver=True)
     _kill_at_points(retry_case, tmp_path, [some[0], some[2], some[4]])
+
+
+def test_killed_while_repairing(repair_case: Case, tmp_path: Path) -> None:
+    some = _matching(
+        repair_case.points(tmp_path),
+        r"driver\|replace\|after\|.*shards/.*.json",
+        r"worker\|unlink\|after\|.*shards/",
+    )
+    _kill_at_points(repair_case, tmp_path, some[:1])
+    _kill_at_points(repair_case, tmp_path, some[1:], with_driver=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_every_point_of_a_repair(repair_case: Case, tmp_path: Path) -> None:
+    points = repair_case.points(tmp_path)
+    _kill_at_points(repair_case, tmp_path, points)
+    _kill_at_points(repair_case, tmp_path, _in_workers(points), with_driver=True)
+    _tell(f"repair: killed at {len(points)} points, with the driver at {len(_in_workers(points))}")
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,37 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from forging import Forged, encode_again, forge, vouched
 
-from flowprep.codec.base import get_codec
 from flowprep.records import Finding
-from flowprep.shard.index import Mark, dali_idx, dataset_bytes, index_bytes
+from flowprep.shard.index import dataset_bytes, index_bytes
 from flowprep.shard.layout import Layout
-from flowprep.shard.reader import iter_samples
-from flowprep.shard.schema import SampleRow
-from flowprep.shard.writer import ShardWriter
-from flowprep.synth import Motion, render, write_video
 from flowprep.verify.check import verify
 from flowprep.verify.deep import check_samples
 from flowprep.verify.shallow import check_dataset, load_marks
 
 N_DAMAGES, SOME = 500, 150
 TABLES = ("index", "failures", "plan", "manifest")
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Any]) -> Path:
-    """Two classes, twenty clips, one broken video; eight shards of some samples each."""
-    folder = tmp_path_factory.mktemp("damage")
-    for number in range(5):
-        path = folder / "videos" / "ab"[number % 2] / f"clip{number}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, render(Motion(dx_px=number), 24, 48, 64, seed=number), 25)
-    (folder / "videos" / "a" / "broken.mp4").write_bytes(b"no video")
-    options = "--executor local --engine constant --size 48 --clip-frames 6 --max-failures 1"
-    out = folder / "pristine"
-    made = cli("extract", "--src", folder / "videos", "--out", out, *options.split())
-    assert made.exit_code == 0, made.output
-    return out
 
 
 @pytest.fixture
@@ -378,47 +357,16 @@ def test_a_stray_file_whose_name_is_no_text(dataset: Path, cli: Callable[..., An
     assert [finding["file"] for finding in told] == ["\\udcff.tar"]
 
 
-@dataclass
-class Forged:
-    """A sample as a forger changes it: its members and its row of the index."""
-
-    members: dict[str, bytes]
-    row: SampleRow
-
-    @property
-    def info(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self.members["json"])
-        return values
-
-    def state(self, in_index: bool = False, **values: Any) -> None:
-        text = json.dumps(self.info | values, sort_keys=True, ensure_ascii=False)
-        self.members["json"] = text.encode()
-        if in_index:
-            self.row = replace(self.row, **values)
-
-
 def _fewer_rgb(sample: Forged, folder: Path) -> None:
-    _encode_again(sample, folder, "rgb", lambda frames: frames[:-1])
+    encode_again(sample, folder, "rgb", lambda frames: frames[:-1])
 
 
 def _fewer_flows(sample: Forged, folder: Path) -> None:
-    _encode_again(sample, folder, "flow", lambda frames: frames[:-1])
+    encode_again(sample, folder, "flow", lambda frames: frames[:-1])
 
 
 def _other_flow(sample: Forged, folder: Path) -> None:
-    _encode_again(sample, folder, "flow", lambda codes: np.full_like(codes, 200))
-
-
-def _encode_again(
-    sample: Forged, folder: Path, kind: str, change: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    name = sample.info[f"{kind}_member"]
-    codec = get_codec(sample.info[f"{kind}_codec"], ["rgb", "flow8"])
-    frames = np.ascontiguousarray(change(codec.read(sample.members[name])))
-    path = folder / name
-    with codec.open_writer(path, *frames.shape[1:3]) as writer:
-        writer.write(frames, np.arange(len(frames)) / 25)
-    sample.members[name] = path.read_bytes()
+    encode_again(sample, folder, "flow", lambda codes: np.full_like(codes, 200))
 
 
 def _wrong_class(sample: Forged, folder: Path) -> None:
@@ -489,59 +437,13 @@ FORGERIES = {
 }
 
 
-def _forge(out: Path, change: Callable[[Forged, Path], None], folder: Path) -> tuple[Mark, str]:
-    """Change one sample and compute every hash anew: (the forged mark, key of the sample)."""
-    layout = Layout(out)
-    marks, _ = load_marks(layout)
-    number = next(i for i, mark in enumerate(marks) if len(mark.samples) > 1)
-    mark, rows, tar = marks[number], [], folder / "forged.tar"
-    key = mark.samples[1].key
-    with ShardWriter(tar) as writer:
-        for sample, row in zip(iter_samples(layout.tar(mark.shard)), mark.samples, strict=True):
-            forged = Forged(dict(sample.members), row)
-            if row.key == key:
-                change(forged, folder)
-            rows.append(_placed(forged, writer))
-    shutil.move(tar, layout.tar(mark.shard))
-    marks[number] = _vouched(layout, replace(mark, samples=rows))
-    layout.index.write_bytes(index_bytes(marks))
-    layout.dataset.write_bytes(dataset_bytes(layout, marks, mark.fingerprint))
-    return marks[number], key
-
-
-def _placed(forged: Forged, writer: ShardWriter) -> SampleRow:
-    at = writer.add(forged.row.key, dict(forged.members))
-    suffixes = {"cls": "cls", "flow": forged.row.flow_member, "json": "json"}
-    suffixes["rgb"] = forged.row.rgb_member
-    places: dict[str, Any] = {}
-    for kind, suffix in suffixes.items():
-        places[f"{kind}_offset"], places[f"{kind}_size"] = at.members[suffix]
-    return replace(
-        forged.row, sample_offset=at.offset, sample_size=at.size, sha256=at.sha256, **places
-    )
-
-
-def _vouched(layout: Layout, mark: Mark) -> Mark:
-    """The mark with the hashes of what lies there now, written beside it."""
-    tar, idx = layout.tar(mark.shard).read_bytes(), dali_idx(mark.samples)
-    mark = replace(
-        mark,
-        tar_bytes=len(tar),
-        tar_sha256=hashlib.sha256(tar).hexdigest(),
-        idx_sha256=hashlib.sha256(idx).hexdigest(),
-    )
-    layout.idx(mark.shard).write_bytes(idx)
-    layout.mark(mark.shard).write_bytes(mark.to_json())
-    return mark
-
-
 @pytest.mark.parametrize(
     ("forgery", "told"), FORGERIES.items(), ids=lambda p: getattr(p, "__name__", "")
 )
 def test_deep_finds_what_the_hashes_do_not_show(
     forgery: Callable[[Forged, Path], None], told: str, dataset: Path, tmp_path: Path
 ) -> None:
-    mark, key = _forge(dataset, forgery, tmp_path)
+    mark, key = forge(dataset, forgery, tmp_path)
     assert verify(dataset) == []
     findings = check_samples(Layout(dataset), mark, ["a", "b"])
     assert {(f.shard, f.key) for f in findings} == {(mark.shard, key)}
@@ -549,7 +451,7 @@ def test_deep_finds_what_the_hashes_do_not_show(
 
 
 def test_deep_from_the_command_line(dataset: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    mark, key = _forge(dataset, _fewer_rgb, tmp_path)
+    mark, key = forge(dataset, _fewer_rgb, tmp_path)
     assert cli("verify", dataset).exit_code == 0
     deep = cli("verify", dataset, "--deep", "--json")
     told = json.loads(deep.stdout)["findings"]
@@ -565,7 +467,7 @@ def test_a_forged_place_in_the_index(dataset: Path, tmp_path: Path) -> None:
     row = marks[number].samples[0]
     moved = replace(row, rgb_offset=row.rgb_offset + 1, rgb_size=row.rgb_size - 1)
     rows = [moved, *marks[number].samples[1:]]
-    marks[number] = _vouched(layout, replace(marks[number], samples=rows))
+    marks[number] = vouched(layout, replace(marks[number], samples=rows))
     layout.index.write_bytes(index_bytes(marks))
     layout.dataset.write_bytes(dataset_bytes(layout, marks, marks[number].fingerprint))
     assert verify(dataset) == []

@@ -1,0 +1,226 @@
+"""The shards of a repair: which are made again, what of them stays, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from flowprep import manifest
+from flowprep.clips import clips_of
+from flowprep.errors import FlowprepError
+from flowprep.records import Clip, Failure, Finding, Video
+from flowprep.run.executors import Resources, choose_engine
+from flowprep.run.extract import check_space, run_jobs, shard_jobs
+from flowprep.run.prepare import Request, Work, compare_versions, installed_versions
+from flowprep.run.probing import probe_all
+from flowprep.run.progress import Display
+from flowprep.run.salvage import (
+    Known,
+    Marks,
+    healthy_samples,
+    is_whole,
+    sound_mark,
+    unclaimed,
+)
+from flowprep.run.schedule import Outcome
+from flowprep.shard.index import Mark, dali_idx
+from flowprep.shard.layout import Layout
+from flowprep.shard.schema import SampleRow
+from flowprep.sources import Source
+from flowprep.storage import oddity, write_whole
+
+OF_CONTENT = frozenset({"sample", "rgb-differs", "flow-differs", "source-index", "made-otherwise"})
+"""Findings about samples that have the bytes their mark vouches for, and are wrong all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the user asked for; `check` says what is wrong with the dataset as it is now, and `show`
+    is told before anything is done about it.
+    """
+
+    out: str
+    src: str  # where the videos are; "" = where they were
+    resources: Resources
+    check: Callable[[], list[Finding]]
+    show: Callable[[list[Finding]], None]
+
+
+@dataclass(kw_only=True)
+class Repaired:
+    """What a repair found and did."""
+
+    found: list[Finding]
+    rebuilt: dict[str, tuple[int, int]] = field(default_factory=dict)  # (samples copied, made)
+    written: list[str] = field(default_factory=list)  # other files
+    other_bytes: list[str] = field(default_factory=list)  # samples that did not come out as before
+    failures: list[Failure] = field(default_factory=list)  # clips that are samples no more
+    left: dict[str, str] = field(default_factory=dict)  # shards that were not touched, and why
+    lost: dict[str, str] = field(default_factory=dict)  # shards that could not be made, and why
+
+
+@dataclass(kw_only=True)
+class Site:
+    """A dataset under repair."""
+
+    order: Order
+    layout: Layout
+    known: Known
+    display: Display
+    told: Repaired
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Unless that is what is there."""
+        if not oddity(path) and path.read_bytes() == data:
+            return
+        write_whole(path, data, self.layout.scratch)
+        self.told.written.append(path.relative_to(self.layout.out).as_posix())
+
+    def is_found(self, path: Path) -> bool:
+        name = path.relative_to(self.layout.out).as_posix()
+        return any(finding.file == name for finding in self.told.found)
+
+    @property
+    def suspects(self) -> set[str]:
+        """Planned shards that a finding names."""
+        named = {f.shard for f in self.told.found if f.code != "index-row"}
+        return named & self.known.planned.keys()
+
+
+def kept_samples(site: Site, marks: Marks) -> dict[str, list[SampleRow]]:
+    """The shards to make again -> the samples of each that stay."""
+    layout = site.layout
+    keep: dict[str, list[SampleRow]] = {}
+    for shard, mark in marks.items():
+        if mark is None:
+            keep[shard] = []
+        elif shard in site.suspects and not is_whole(layout, mark):
+            keep[shard] = healthy_samples(layout, mark)
+        elif wrong := _wrong_samples(site, mark):
+            keep[shard] = [row for row in mark.samples if row.key not in wrong]
+        elif shard in site.suspects:
+            site.write(layout.idx(shard), dali_idx(mark.samples))
+    return keep
+
+
+def _wrong_samples(site: Site, mark: Mark) -> set[str]:
+    """Keys of samples that are wrong although their bytes are right; a tar that does not read as
+    one has no other. Of a damaged tar the hashes tell more than what a reader makes of it.
+    """
+    found = [f for f in site.told.found if f.shard == mark.shard and f.code in OF_CONTENT]
+    keys = {finding.key for finding in found}
+    return {row.key for row in mark.samples} if "" in keys else keys
+
+
+def work_of(
+    site: Site,
+    source: Source,
+    marks: Marks,
+    keep: dict[str, list[SampleRow]],
+) -> Work:
+    """The plan as an extraction knows it, of which only the shards in `keep` are left to make."""
+    known = site.known
+    settled = {row.key for rows in keep.values() for row in rows}
+    settled |= {failure.key for mark in marks.values() if mark for failure in mark.failures}
+    wanted = {r.path for r in known.rows if r.shard in keep and r.key not in settled}
+    _require_root(source, wanted)
+    now = {v.path: v for v in _now(site, source, wanted)}
+    videos = [video for video in source.videos if video.path in wanted]
+    clips = [_as_now(clip, now[clip.path]) for v in videos for clip in clips_of(v, known.settings)]
+    site.told.left = _unknown_and_gone(site, marks, keep, now)
+    todo = {shard: rows for shard, rows in keep.items() if shard not in site.told.left}
+    old = {shard: mark for shard, mark in marks.items() if mark and shard in todo}
+    return Work(
+        source=source,
+        videos=list(now.values()),
+        clips={clip.key: clip for clip in clips},
+        rows=known.rows,
+        classes=site.layout.classes.read_text(encoding="utf-8").splitlines(),
+        settings=known.settings,
+        versions=installed_versions(),
+        committed=known.planned.keys() - todo.keys(),
+        retry={shard: replace(mark, samples=todo[shard]) for shard, mark in old.items()},
+    )
+
+
+def _require_root(source: Source, wanted: set[str]) -> None:
+    """Raise FlowprepError when not some videos are gone but the place where they were is."""
+    if wanted and not source.root.is_dir():
+        raise FlowprepError(
+            f"{len(wanted)} videos are needed, and {source.root} is not there",
+            "mount it, or say with --src where the videos are now; if they are gone for good, "
+            "give an empty folder: what cannot be made again becomes failures",
+        )
+
+
+def _now(site: Site, source: Source, wanted: set[str]) -> list[Video]:
+    """The videos as their files are now. Those of another time are probed."""
+    root, videos = source.root, {v.path: v for v in source.videos if v.path in wanted}
+    seen = [manifest.current(video, root, lambda now: now) for video in videos.values()]
+    touched = [now for now in seen if not now.reason and now.mtime_ns != videos[now.path].mtime_ns]
+    found = probe_all(root, site.order.resources.cpus, touched)
+    probed = {now.path: now for now in site.display.probing(found, len(touched))}
+    return [
+        manifest.current(video, root, lambda now: probed.get(now.path, now))
+        for video in videos.values()
+    ]
+
+
+def _as_now(clip: Clip, video: Video) -> Clip:
+    """A clip that cannot be made says why."""
+    if clip.reason or not video.reason:
+        return clip
+    return replace(clip, reason=video.reason, message=video.message)
+
+
+def _unknown_and_gone(
+    site: Site,
+    marks: Marks,
+    keep: dict[str, list[SampleRow]],
+    now: dict[str, Video],
+) -> dict[str, str]:
+    """Shards that would lose samples that may be healthy: shard -> why it is left as it is."""
+    left = {}
+    for shard in keep:
+        if marks[shard] is None and not oddity(site.layout.tar(shard)):
+            paths = {row.path for row in site.known.rows if row.shard == shard}
+            gone = [p for p in paths if p not in now or now[p].reason in ("missing", "changed")]
+            if gone:
+                left[shard] = (
+                    f"nothing vouches for its samples any more, and {len(gone)} of its "
+                    f"{len(paths)} videos are missing or changed, {min(gone)!r} for one"
+                )
+    return left
+
+
+def rebuild(site: Site, work: Work, marks: Marks) -> Outcome:
+    """Make the shards, each with what stays of it."""
+    request = Request(
+        src=str(work.source.root),
+        out=site.order.out,
+        settings=work.settings,
+        resources=site.order.resources,
+    )
+    choose_engine(work.settings)
+    compare_versions(site.known.versions, work.versions, request, site.display)
+    check_space(request, site.layout, work)
+    failed = {shard: mark.failures for shard, mark in marks.items() if mark}
+    jobs = [replace(j, failed=failed.get(j.shard, [])) for j in shard_jobs(site.layout, work)]
+    site.layout.dataset.unlink(missing_ok=True)
+    outcome = run_jobs(request, site.layout, work, jobs, site.display)
+    done = {message.shard for message in outcome.done}
+    for job in jobs:
+        if job.shard in done:
+            _tell_shard(site, job.shard, {row.key for row in job.keep}, marks[job.shard])
+    return outcome
+
+
+def _tell_shard(site: Site, shard: str, kept: set[str], before: Mark | None) -> None:
+    """Note what came of a shard that was made again."""
+    after = sound_mark(unclaimed(site.known), shard)
+    assert after is not None
+    made = [row for row in after.samples if row.key not in kept]
+    site.told.rebuilt[shard] = (len(kept), len(made))
+    old = {row.key: row.sha256 for row in before.samples} if before else {}
+    site.told.other_bytes += [r.key for r in made if old.get(r.key, r.sha256) != r.sha256]

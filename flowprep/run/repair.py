@@ -1,0 +1,175 @@
+"""`flowprep verify --repair`: what is damaged is made again, everything else is left alone.
+
+The order is what makes a kill harmless: marks and tables that can be told from others first, while
+dataset.json vouches for these; then dataset.json goes, and shards are swapped in one by one, each
+with the mark that vouches for it; the index and dataset.json come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from flowprep import manifest
+from flowprep.errors import FlowprepError
+from flowprep.records import Video
+from flowprep.run.extract import held
+from flowprep.run.prepare import installed_versions
+from flowprep.run.probing import probe_all
+from flowprep.run.progress import Display
+from flowprep.run.rebuild import Order, Repaired, Site, kept_samples, rebuild, work_of
+from flowprep.run.salvage import (
+    Marks,
+    is_vouched,
+    load_known,
+    restored_classes,
+    restored_mark,
+    sound_mark,
+    unclaimed,
+)
+from flowprep.run.schedule import Outcome
+from flowprep.shard.index import dataset_bytes, failures_bytes, index_bytes, load_failures
+from flowprep.shard.layout import Layout
+from flowprep.sources import Source, read_source
+from flowprep.storage import oddity, refuse_url
+
+
+def repair(order: Order, display: Display) -> Repaired:
+    """Make what is damaged again.
+
+    Raises FlowprepError when the user must act: the plan or the settings are damaged, something
+    else lies where a file must go, the videos are not where they were.
+    """
+    layout = Layout(refuse_url(order.out, "SHARDS").resolve())
+    if not layout.internal.is_dir():
+        raise FlowprepError(f"{order.out}: no flowprep dataset here", "give the folder of one")
+    with held(layout, order.out):
+        found = [f for f in order.check() if layout.out / f.file != layout.lock]
+        order.show(found)
+        told = Repaired(found=found)
+        if found:
+            known = load_known(layout)
+            _repair(Site(order=order, layout=layout, known=known, display=display, told=told))
+        return told
+
+
+def _repair(site: Site) -> None:
+    _refuse_obstacles(site)
+    failed_before = _failures_before(site)
+    marks = _marks(site)
+    _restore_classes(site, marks)
+    source = _source(site)
+    keep = kept_samples(site, marks)
+    outcome = Outcome()
+    if keep and (work := work_of(site, source, marks, keep)).todo:
+        outcome = rebuild(site, work, marks)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    site.told.lost = outcome.lost
+    _finish(site, failed_before)
+
+
+def _refuse_obstacles(site: Site) -> None:
+    """Raise FlowprepError when a file must go where a folder, a link or a pipe is."""
+    layout = site.layout
+    paths = [*layout.tables, layout.dataset]
+    for shard in sorted(site.suspects):
+        paths += [layout.tar(shard), layout.mark(shard), layout.idx(shard)]
+    for path in paths:
+        if (odd := oddity(path)) not in ("", "is missing"):
+            raise FlowprepError(f"{path} {odd}", "move it away and run the same command again")
+
+
+def _failures_before(site: Site) -> set[str]:
+    """Keys of the clips that had failed, by the table or by the marks."""
+    try:
+        return {failure.key for _, failure in load_failures(site.layout.failures)}
+    except Exception:  # noqa: BLE001 - damaged parquet raises anything
+        marks = (sound_mark(site.known, shard) for shard in site.known.planned)
+        return {failure.key for mark in marks if mark for failure in mark.failures}
+
+
+def _marks(site: Site) -> Marks:
+    """The mark of each planned shard, restored where it can be; None where nothing is known."""
+    known = site.known
+    marks: Marks = {shard: sound_mark(known, shard) for shard in known.planned}
+    versions = [known.versions, installed_versions()]
+    versions += [mark.versions for mark in marks.values() if mark]
+    for shard, mark in marks.items():
+        restored = None if mark else restored_mark(known, shard, versions)
+        if restored:
+            site.write(site.layout.mark(shard), restored.to_json())
+            marks[shard] = restored
+    return marks
+
+
+def _restore_classes(site: Site, marks: Marks) -> None:
+    path = site.layout.classes
+    data = restored_classes(site.known, [mark for mark in marks.values() if mark])
+    vouched = is_vouched(path, site.known.files)
+    if not vouched and (site.known.files or not _holds(path, data)):
+        site.write(path, data)
+
+
+def _holds(path: Path, classes: bytes) -> bool:
+    """Whether a file lists the same classes; the order of those without samples is its own."""
+    try:
+        return sorted(path.read_bytes().splitlines()) == sorted(classes.splitlines())
+    except OSError:
+        return False
+
+
+def _source(site: Site) -> Source:
+    """The videos of the manifest and where they are; the manifest is made again if it is damaged.
+
+    Raises FlowprepError when it must be and the videos are not there.
+    """
+    src, path, files = site.order.src, site.layout.manifest, site.known.files
+    place = refuse_url(src, "--src").resolve() if src else site.known.root
+    root = place.parent if place.is_file() else place
+    try:
+        if files and not is_vouched(path, files):
+            raise ValueError("not as written")
+        return Source(root, manifest.load(path), []) if not oddity(path) else _probed(site, place)
+    except FlowprepError:
+        raise
+    except Exception:  # noqa: BLE001 - damaged parquet raises anything
+        return _probed(site, place)
+
+
+def _probed(site: Site, place: Path) -> Source:
+    try:
+        source = read_source(str(place), site.known.settings.labels)
+    except FlowprepError as error:
+        hint = "say with --src where they are: as it was given to extract"
+        what = f"{site.layout.manifest} is damaged, and is made from the videos: {error.message}"
+        raise FlowprepError(what, hint) from error
+
+    def probe(videos: list[Video]) -> Iterable[Video]:
+        found = probe_all(source.root, site.order.resources.cpus, videos)
+        return site.display.probing(found, len(videos))
+
+    videos = manifest.refresh(source.videos, [], probe, lambda videos: None)
+    site.write(site.layout.manifest, manifest.to_bytes(videos))
+    if site.known.files and not is_vouched(site.layout.manifest, site.known.files):
+        site.display.note("the manifest tells of the videos as they are now: not all are as before")
+    return Source(source.root, videos, [])
+
+
+def _finish(site: Site, failed_before: set[str]) -> None:
+    """The tables of what is there now, and dataset.json when nothing is missing."""
+    layout, told, files = site.layout, site.told, site.known.files
+    known = unclaimed(site.known)
+    found = [sound_mark(known, shard) for shard in site.known.planned]
+    marks = sorted((mark for mark in found if mark), key=lambda mark: mark.shard)
+    failures = [failure for mark in marks for failure in mark.failures]
+    if site.known.n_failures is None or len(failures) > site.known.n_failures:
+        told.failures = [f for f in failures if f.key not in failed_before]
+    if len(marks) < len(found) or told.lost:
+        return
+    tables = {layout.index: index_bytes(marks), layout.failures: failures_bytes(marks)}
+    for path, data in tables.items():
+        if told.rebuilt or site.is_found(path) or not is_vouched(path, files):
+            site.write(path, data)
+    fingerprint = site.known.settings.fingerprint()
+    site.write(layout.dataset, dataset_bytes(layout, marks, fingerprint))

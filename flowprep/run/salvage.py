@@ -1,0 +1,211 @@
+"""What a damaged dataset still knows of itself: who vouches for what, and what follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flowprep.config import Settings, load_toml, settings_from
+from flowprep.errors import FlowprepError
+from flowprep.records import Failure
+from flowprep.shard.index import (
+    Mark,
+    dali_idx,
+    load_dataset,
+    load_failures,
+    load_index,
+    load_mark,
+)
+from flowprep.shard.layout import Layout
+from flowprep.shard.plan import PlanRow, load_plan
+from flowprep.shard.reader import damaged_samples
+from flowprep.shard.schema import SampleRow
+from flowprep.shard.writer import tar_size_bytes
+from flowprep.storage import oddity, plain, sha256_file
+
+Marks = dict[str, Mark | None]
+"""shard -> its mark, None where nothing is known of it."""
+SHARD_NAME = re.compile(r"[a-z0-9_]{1,32}-[0-9]{6,}")
+KEY = re.compile(r"[a-z0-9_-]{1,90}")
+RESTORE = "put a copy of it back, or extract into another folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The plan and the settings, which nothing else can tell, and what dataset.json vouches for."""
+
+    layout: Layout
+    settings: Settings
+    root: Path  # of the source, where it lay
+    versions: dict[str, str]  # of the first run
+    rows: list[PlanRow]
+    files: dict[str, str]  # name of a table -> sha256; {} when dataset.json is damaged or not there
+    marks: dict[str, str]  # shard -> sha256 of its mark; {} likewise
+    n_failures: int | None  # None likewise
+    samples: dict[str, list[SampleRow]] = field(default_factory=lambda: defaultdict(list))
+    failures: dict[str, list[Failure]] = field(default_factory=lambda: defaultdict(list))
+
+    @cached_property
+    def planned(self) -> dict[str, set[str]]:
+        """shard -> keys of its clips."""
+        found = defaultdict[str, set[str]](set)
+        for row in self.rows:
+            found[row.shard].add(row.key)
+        return dict(found)
+
+
+def load_known(layout: Layout) -> Known:
+    """Raises FlowprepError when the plan or the settings are damaged."""
+    try:
+        dataset = load_dataset(plain(layout.dataset))
+    except (ValueError, OSError):
+        dataset = {"files": {}, "shards": {}, "failures": None}
+    files: dict[str, str] = dataset["files"]
+    table, rows = _config(layout, files), _plan(layout, files)
+    known = Known(
+        layout=layout,
+        settings=settings_from(table["settings"], str(layout.config)),
+        root=Path(table["source"]["root"]),
+        versions=table["versions"],
+        rows=rows,
+        files=files,
+        marks=dataset["shards"],
+        n_failures=dataset["failures"],
+    )
+    if is_vouched(layout.failures, files):
+        for shard, failure in load_failures(layout.failures):
+            known.failures[shard].append(failure)
+        if is_vouched(layout.index, files):
+            for shard, row in load_index(layout.index):
+                known.samples[shard].append(row)
+    return known
+
+
+def unclaimed(known: Known) -> Known:
+    """The same when dataset.json is out of date: a mark speaks for itself."""
+    return replace(known, files={}, marks={})
+
+
+def is_vouched(path: Path, files: dict[str, str]) -> bool:
+    """Whether a table is the one that dataset.json names."""
+    try:
+        return sha256_file(plain(path)) == files.get(path.name)
+    except (ValueError, OSError):
+        return False
+
+
+def _config(layout: Layout, files: dict[str, str]) -> dict[str, Any]:
+    try:
+        if files and not is_vouched(layout.config, files):
+            raise ValueError("it is not as written")
+        table = load_toml(plain(layout.config))
+        settings_from(table["settings"], "config.toml")
+        Path(table["source"]["root"])
+        dict(table["versions"])
+    except (ValueError, KeyError, TypeError, FlowprepError) as error:
+        raise _lost(layout.config, error) from error
+    return table
+
+
+def _plan(layout: Layout, files: dict[str, str]) -> list[PlanRow]:
+    try:
+        if files and not is_vouched(layout.plan, files):
+            raise ValueError("it is not as written")
+        rows = load_plan(plain(layout.plan))
+        _check_names(rows)
+        return rows
+    except Exception as error:
+        raise _lost(layout.plan, error) from error
+
+
+def _check_names(rows: list[PlanRow]) -> None:
+    """Raise ValueError for a name that could lead out of the dataset: others may have made it."""
+    for row in rows:
+        if not SHARD_NAME.fullmatch(row.shard) or not KEY.fullmatch(row.key):
+            raise ValueError(f"no shard is called {row.shard!r}, or no sample {row.key!r}")
+
+
+def _lost(path: Path, error: Exception) -> FlowprepError:
+    why = error.message if isinstance(error, FlowprepError) else str(error)
+    what = f"{path} is damaged ({why}), and nothing else holds what is in it"
+    return FlowprepError(what, RESTORE)
+
+
+def sound_mark(known: Known, shard: str) -> Mark | None:
+    """The mark of a shard, when nothing speaks against it."""
+    try:
+        mark = load_mark(plain(known.layout.mark(shard)))
+    except ValueError:
+        return None
+    clips = [row.key for row in mark.samples] + [failure.key for failure in mark.failures]
+    expected = known.planned[shard]
+    fits = mark.shard == shard and mark.fingerprint == known.settings.fingerprint()
+    if not fits or len(clips) != len(expected) or set(clips) != expected:
+        return None
+    claimed = known.marks.get(shard)
+    return mark if claimed in (None, _sha256(mark)) else None
+
+
+def _sha256(mark: Mark) -> str:
+    return hashlib.sha256(mark.to_json()).hexdigest()
+
+
+def restored_mark(known: Known, shard: str, versions: Iterable[dict[str, str]]) -> Mark | None:
+    """A lost mark out of the index, the failures and the tar; None when they do not tell.
+
+    It is the very mark when the tar is whole and one of `versions` is right. Otherwise it vouches
+    for the samples only: its `tar_sha256` is no hash, so that the shard counts as damaged.
+    """
+    samples, failures = known.samples.get(shard, []), known.failures.get(shard, [])
+    clips = {row.key for row in samples} | {failure.key for failure in failures}
+    if clips != known.planned[shard]:
+        return None
+    tar = known.layout.tar(shard)
+    mark = Mark(
+        shard=shard,
+        fingerprint=known.settings.fingerprint(),
+        tar_bytes=tar_size_bytes(samples[-1].sample_offset + samples[-1].sample_size)
+        if samples
+        else 0,
+        tar_sha256=sha256_file(tar) if samples and not oddity(tar) else "",
+        idx_sha256=hashlib.sha256(dali_idx(samples)).hexdigest(),
+        samples=samples,
+        failures=failures,
+        versions=known.versions,
+    )
+    for candidate in (replace(mark, versions=v) for v in versions):
+        if _sha256(candidate) == known.marks.get(shard):
+            return candidate
+    return replace(mark, tar_sha256="damaged") if samples else mark
+
+
+def healthy_samples(layout: Layout, mark: Mark) -> list[SampleRow]:
+    """The samples whose bytes in the tar are those that the mark vouches for."""
+    tar = layout.tar(mark.shard)
+    if not mark.samples or oddity(tar):
+        return []
+    damaged = {row.key for row in damaged_samples(tar, mark.samples)}
+    return [row for row in mark.samples if row.key not in damaged]
+
+
+def is_whole(layout: Layout, mark: Mark) -> bool:
+    """Whether the tar of a shard is the one that its mark vouches for."""
+    tar = layout.tar(mark.shard)
+    return not mark.samples or (not oddity(tar) and sha256_file(tar) == mark.tar_sha256)
+
+
+def restored_classes(known: Known, marks: Iterable[Mark]) -> bytes:
+    """classes.txt out of the samples; classes without any fill the gaps by name."""
+    by_index = {
+        row.label_index: row.label for mark in marks for row in mark.samples if row.label_index >= 0
+    }
+    labels = {row.label for row in known.rows if row.label}
+    rest = iter(sorted(labels - set(by_index.values())))
+    names = [by_index[i] if i in by_index else next(rest, "") for i in range(len(labels))]
+    return "".join(f"{name}\n" for name in names).encode()

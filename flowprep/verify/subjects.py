@@ -1,0 +1,88 @@
+"""Which samples are computed again, from which videos, and with what."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowprep import manifest
+from flowprep.clips import clip_key
+from flowprep.config import Settings, load_toml, settings_from
+from flowprep.errors import FlowprepError
+from flowprep.flow.base import Engine, get_engine
+from flowprep.records import Video
+from flowprep.shard.index import Mark
+from flowprep.shard.layout import Layout
+from flowprep.shard.schema import SampleRow
+from flowprep.storage import plain, refuse_url
+from flowprep.verify.shallow import load_marks, require_dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A sample to make again; `video` is None when the manifest does not know its source."""
+
+    shard: str
+    row: SampleRow
+    video: Video | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where and how the subjects were made."""
+
+    out: Path
+    root: Path
+    settings: Settings
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+
+    def make_engine(self) -> Engine:
+        """Raises FlowprepError when it is not live here."""
+        options = self.settings.engine_params | self.engine_options
+        return get_engine(self.settings.engine, threads=self.threads, **options)
+
+
+def choose(marks: list[Mark], n: int, seed: int) -> list[tuple[str, SampleRow]]:
+    """`n` samples of a dataset (all, if there are no more), the same for the same seed."""
+    everything = [(mark.shard, row) for mark in marks for row in mark.samples]
+    everything.sort(key=lambda item: item[1].key)
+    return random.Random(seed).sample(everything, min(n, len(everything)))
+
+
+def prepare(out: Path, n: int, seed: int, src: str) -> tuple[Bench, list[Subject]]:
+    """The samples that are chosen, and how they were made. Raises FlowprepError."""
+    layout = require_dataset(out)
+    bench, videos = _bench(layout, src)
+    marks, _ = load_marks(layout)
+    return bench, [
+        Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
+        for shard, row in choose(marks, n, seed)
+    ]
+
+
+def _bench(layout: Layout, src: str) -> tuple[Bench, dict[str, list[Video]]]:
+    """How the dataset was made, and its videos by path."""
+    try:
+        table = load_toml(plain(layout.config))
+        settings, root = settings_from(table["settings"], ""), Path(table["source"]["root"])
+        videos = manifest.load(plain(layout.manifest))
+    except Exception as error:
+        raise FlowprepError(
+            f"{layout.internal}: the settings or the manifest are damaged: {error}",
+            "leave --recompute out to see what is damaged, and --repair what can be",
+        ) from error
+    if src:
+        place = refuse_url(src, "--src").resolve()
+        root = place.parent if place.is_file() else place
+    by_path: dict[str, list[Video]] = {}
+    for video in videos:
+        by_path.setdefault(video.path, []).append(video)
+    return Bench(out=layout.out, root=root, settings=settings), by_path
+
+
+def _video_of(row: SampleRow, videos: list[Video]) -> Video | None:
+    """Of the ranges of a file the one that gave this sample."""
+    return next((v for v in videos if clip_key(v, row.clip_number) == row.key), None)

@@ -35,7 +35,7 @@ FLAGS = {
     ),
     "verify": (
         "--deep --executor --gpu-mem --help --json --ray-address --recompute --repair --seed --src "
-        "--workers --workers-per-gpu"
+        "--workers --workers-per-gpu --worker-mem --clip-timeout"
     ),
     "engines": "--help",
     "demo": "--executor --help",

@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 
 from flowprep.processes import end_with_parent, how_it_ended, watch_memory
 from flowprep.run.job import ShardJob
-from flowprep.run.schedule import Died, Message, WorkerSpec
+from flowprep.run.schedule import Died, Message, Ready, WorkerSpec
 
 
 class LocalPool:
@@ -22,10 +22,6 @@ class LocalPool:
         self._specs = specs
         self._context = multiprocessing.get_context("spawn")
         self._started = [self._start(number) for number in range(len(specs))]
-
-    @property
-    def size(self) -> int:
-        return len(self._specs)
 
     def _start(self, number: int) -> tuple[SpawnProcess, Connection]:
         ours, theirs = self._context.Pipe()
@@ -67,9 +63,9 @@ class LocalPool:
         pipe.close()
 
     def close(self) -> None:
-        for worker in range(self.size):
-            self.kill(worker)
-        for worker in range(self.size):
+        for process, _ in self._started:
+            process.kill()
+        for worker in range(len(self._started)):
             self._end(worker)
 
 
@@ -81,6 +77,7 @@ def _serve(number: int, spec: WorkerSpec, pipe: Connection) -> None:
     from flowprep.run.worker import Worker
 
     worker = Worker(number, spec)
+    pipe.send(Ready(worker=number))
     with contextlib.suppress(EOFError):
         while True:
             job: ShardJob = pipe.recv()

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flowprep.records import Video
 from flowprep.run.job import ShardJob
 from flowprep.run.reporting import Progress as JobProgress
-from flowprep.run.schedule import Died, Message, Refused
+from flowprep.run.schedule import Died, Refused, Told
 
 T = TypeVar("T")
 LINE_EVERY_S = 10.0
@@ -108,7 +108,7 @@ class Display(Protocol):
         """A context in which shards are made."""
         ...
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Told) -> None:
         """What a worker says."""
         ...
 
@@ -148,7 +148,7 @@ class JsonDisplay:
         yield
         self.tell("progress", **self.tally.as_dict())
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Told) -> None:
         if isinstance(message, JobProgress):
             self.tally.add(message)
             if time.monotonic() - self._told > 1:
@@ -218,7 +218,7 @@ class TextDisplay:
             disable=self._quiet or not self._console.is_terminal,
         )
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Told) -> None:
         if isinstance(message, Died | Refused):
             self._console.print(problem(message), markup=False, soft_wrap=True)
         elif isinstance(message, JobProgress):

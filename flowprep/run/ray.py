@@ -14,7 +14,7 @@ from flowprep.errors import FlowprepError
 from flowprep.processes import watch_memory
 from flowprep.run.job import ShardJob
 from flowprep.run.reporting import Progress
-from flowprep.run.schedule import Died, Message, WorkerSpec
+from flowprep.run.schedule import Died, Message, Ready, WorkerSpec
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -45,6 +45,9 @@ class _Actor:
 
         watch_memory(spec.memory_limit_bytes)
         self._worker, self._mailbox = Worker(number, spec), mailbox
+
+    def ready(self) -> Message:
+        return Ready(worker=self._worker.number)
 
     def run(self, job: ShardJob) -> Message:
         return self._worker.run(job, self._report)
@@ -93,17 +96,15 @@ class RayPool:
         self._actor_class = ray.remote(num_gpus=gpu_share, max_restarts=0)(_Actor)
         mailbox = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
         self._mailbox = mailbox.remote()
+        self._running: dict[Any, int] = {}  # what workers were asked for -> the worker
         self._actors = [self._start(number) for number in range(len(specs))]
-        self._running: dict[Any, int] = {}
-
-    @property
-    def size(self) -> int:
-        return len(self._specs)
 
     def _start(self, number: int) -> Any:
         spec = self._specs[number]
         placed = self._actor_class.options(num_cpus=1 if self._on_gpu else spec.threads)
-        return placed.remote(number, spec, self._mailbox)
+        actor = placed.remote(number, spec, self._mailbox)
+        self._running[actor.ready.remote()] = number
+        return actor
 
     def submit(self, worker: int, job: ShardJob) -> None:
         with _stopped():

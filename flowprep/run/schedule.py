@@ -21,8 +21,17 @@ MAX_DEATHS = 6
 DEATHS_TO_DOUBT_ALL = 3
 """From then on every clip of the shard is made apart, not only those that a worker died on."""
 CLIP_TIMEOUT_S = 600.0
-START_S = 300.0
-"""A worker may take so long to get ready for its first clip, or to write a shard."""
+START_S = 60.0
+"""A worker may at least take so long to get ready for its first clip, or to write a shard."""
+NOBODY_S = 600.0
+"""So long a run waits for a first worker, as while a cluster grows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A worker has started and can be given a job."""
+
+    worker: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +61,15 @@ class Refused:
     error: Exception
 
 
-Message = Done | Died | Refused | Progress
+Told = Done | Died | Refused | Progress
+"""What a user may want to see."""
+Message = Ready | Told
 
 
 class Pool(Protocol):
-    """Workers of an executor, numbered from 0. Each runs one job at a time."""
-
-    @property
-    def size(self) -> int: ...
+    """Workers of an executor, numbered from 0. Each says when it is ready, and runs one job at a
+    time.
+    """
 
     def submit(self, worker: int, job: ShardJob) -> None: ...
 
@@ -129,14 +139,16 @@ class Schedule:
         self,
         jobs: Iterable[ShardJob],
         pool: Pool,
-        on_message: Callable[[Message], None],
+        on_message: Callable[[Told], None],
         stall_s: float = CLIP_TIMEOUT_S,
     ) -> None:
         self._pool, self._on_message = pool, on_message
         self._stall_s = stall_s
         self._waiting = deque(sorted(jobs, key=lambda job: (-job.n_frames, job.shard)))
-        self._idle, self._running = list(range(pool.size)), dict[int, Running]()
+        self._idle, self._running = list[int](), dict[int, Running]()
         self._deaths: Counter[str] = Counter()
+        self._deaths_at_start = 0
+        self._last_busy_s = time.monotonic()
         self.outcome = Outcome()
 
     def run(self, check: Callable[[], None]) -> Outcome:
@@ -151,6 +163,7 @@ class Schedule:
                 for worker, message in self._pool.wait(0.5):
                     self._take(worker, message)
                 self._kill_the_stuck()
+                self._require_workers()
                 check()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
@@ -164,22 +177,36 @@ class Schedule:
             self._pool.submit(worker, job)
 
     def _take(self, worker: int, message: Message) -> None:
-        running = self._running.get(worker)
-        if running is None:
-            return
-        if isinstance(message, Progress):
-            running.hear(message)
+        if isinstance(message, Ready):
+            self._deaths_at_start = 0
+            self._idle.append(worker)
+        elif worker in self._running and isinstance(message, Progress):
+            self._running[worker].hear(message)
             self._on_message(message)
+        elif worker in self._running and isinstance(message, Done | Refused):
+            self._idle.append(worker)
+            self._settle(self._running.pop(worker), message)
+        elif isinstance(message, Died):
+            self._bury(worker, message)
+
+    def _bury(self, worker: int, died: Died) -> None:
+        self._pool.restart(worker)
+        if worker in self._running:
+            running = self._running.pop(worker)
+            self._settle(running, _in_full(died, running))
             return
-        del self._running[worker]
-        self._idle.append(worker)
-        if isinstance(message, Died):
-            message = _in_full(message, running)
-            self._pool.restart(worker)
-        self._on_message(message)
-        self._settle(running, message)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._on_message(died)
+        self._deaths_at_start += 1
+        if self._deaths_at_start == MAX_DEATHS:
+            raise FlowprepError(
+                f"{MAX_DEATHS} workers in a row died before they had work: {died.detail}",
+                "flowprep engines may tell what is wrong here",
+            )
 
     def _settle(self, running: Running, message: Done | Died | Refused) -> None:
+        self._on_message(message)
         shard = running.job.shard
         if isinstance(message, Done):
             self.outcome.done.append(message)
@@ -206,6 +233,17 @@ class Schedule:
             if not running.was_killed and running.is_stuck(self._stall_s):
                 running.was_killed = True
                 self._pool.kill(worker)
+
+    def _require_workers(self) -> None:
+        """Raise FlowprepError when there is work and for long there has been nobody to do it."""
+        if self._running or self._idle:
+            self._last_busy_s = time.monotonic()
+        elif time.monotonic() - self._last_busy_s > NOBODY_S:
+            raise FlowprepError(
+                f"no worker could be started for {NOBODY_S:g} s",
+                "see that the machines have the cores and GPUs that were asked for, and run the "
+                "same command again: it goes on where it stopped",
+            )
 
 
 def _in_full(died: Died, running: Running) -> Died:

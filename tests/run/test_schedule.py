@@ -15,7 +15,17 @@ from flowprep.records import Clip
 from flowprep.run import extract, schedule
 from flowprep.run.job import ShardJob
 from flowprep.run.reporting import Progress
-from flowprep.run.schedule import MAX_DEATHS, Died, Done, Message, Outcome, Refused, Schedule
+from flowprep.run.schedule import (
+    MAX_DEATHS,
+    Died,
+    Done,
+    Message,
+    Outcome,
+    Ready,
+    Refused,
+    Schedule,
+    Told,
+)
 from flowprep.run.stages import ClipTask
 
 KEYS = ("a", "b", "c", "d")
@@ -52,11 +62,13 @@ class Script:
     """
 
     def __init__(self, size: int, **lines: list[object]) -> None:
-        self.size, self._lines = size, lines
+        self._lines = lines
         self.submitted: list[tuple[int, ShardJob]] = []
         self.killed: list[int] = []
         self.restarted: list[int] = []
-        self._coming: list[tuple[int, Message]] = []
+        self._coming: list[tuple[int, Message]] = [
+            (number, Ready(worker=number)) for number in range(size)
+        ]
 
     def submit(self, worker: int, job: ShardJob) -> None:
         self.submitted.append((worker, job))
@@ -83,13 +95,14 @@ class Script:
 
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
+        self._coming.append((worker, Ready(worker=worker)))
 
     def close(self) -> None:
         pass
 
 
-def run(pool: Script, *jobs: ShardJob, stall_s: float = 600) -> tuple[Outcome, list[Message]]:
-    heard: list[Message] = []
+def run(pool: Script, *jobs: ShardJob, stall_s: float = 600) -> tuple[Outcome, list[Told]]:
+    heard: list[Told] = []
     outcome = Schedule(jobs, pool, heard.append, stall_s).run(lambda: None)
     return outcome, heard
 
@@ -151,6 +164,44 @@ def test_a_worker_that_is_not_on_a_clip_yet_has_longer(monkeypatch: pytest.Monke
     assert running.is_stuck(0.1)
 
 
+class Unplaced(Script):
+    """Worker 1 has died, and no machine has room for another."""
+
+    def restart(self, worker: int) -> None:
+        self.restarted.append(worker)
+        if worker != 1:
+            self._coming.append((worker, Ready(worker=worker)))
+
+
+def test_a_worker_that_cannot_be_started_again_keeps_no_shard_waiting() -> None:
+    pool = Unplaced(2, x=["done"], y=[{"a"}, "done"], z=["done"])
+    outcome, _ = run(pool, job("x", 9), job("y", 8), job("z", 7))
+    assert {done.shard for done in outcome.done} == {"x", "y", "z"}
+    assert [worker for worker, j in pool.submitted if j.shard == "y"] == [1, 0]
+
+
+def test_nobody_to_do_the_work_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "NOBODY_S", 0.05)
+    pool = Script(0, x=["done"])
+    with pytest.raises(FlowprepError, match="no worker could be started"):
+        run(pool, job("x"))
+
+
+class Stillborn(Script):
+    """Workers die before they are ready."""
+
+    def restart(self, worker: int) -> None:
+        self.restarted.append(worker)
+        self._coming.append((worker, Died(worker=worker, detail="ended by SIGILL")))
+
+
+def test_workers_that_die_at_their_start_end_the_run() -> None:
+    pool = Stillborn(0, x=["done"])
+    pool.restart(0)
+    with pytest.raises(FlowprepError, match=r"6 workers in a row died .* SIGILL"):
+        run(pool, job("x"))
+
+
 def test_an_exception_costs_its_shard_and_a_full_disk_ends_the_run() -> None:
     outcome, _ = run(Script(1, x=[RuntimeError("torn")], y=["done"]), job("x"), job("y"))
     assert outcome.lost == {"x": "RuntimeError: torn"}
@@ -163,10 +214,12 @@ def test_an_exception_costs_its_shard_and_a_full_disk_ends_the_run() -> None:
 
 def test_an_interrupt_ends_the_loop_and_keeps_what_is_done() -> None:
     def interrupt() -> None:
-        raise KeyboardInterrupt
+        if schedule_.outcome.done:
+            raise KeyboardInterrupt
 
     pool = Script(1, x=["done"], y=["done"])
-    outcome = Schedule([job("x", 9), job("y")], pool, lambda _: None).run(interrupt)
+    schedule_ = Schedule([job("x", 9), job("y")], pool, lambda _: None)
+    outcome = schedule_.run(interrupt)
     assert outcome.interrupted
     assert [done.shard for done in outcome.done] == ["x"]
     assert [j.shard for _, j in pool.submitted] == ["x"]

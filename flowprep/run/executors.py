@@ -94,6 +94,11 @@ def _ray_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
         ) from missing
     ray.connect(resources.ray_address, None if resources.ray_address else _at_least(resources))
     cpus = ray.cluster_size("CPU")
+    if not cpus and not resources.workers:
+        raise FlowprepError(
+            f"the Ray cluster at {resources.ray_address} has no cores",
+            "add nodes, or say with --workers how many to wait for",
+        )
     if not registry()[settings.engine].uses_gpu:
         return ray.RayPool(_specs(resources, settings, n_jobs, cpus, [None]))
     devices: list[int | None] = [0] * ray.cluster_size("GPU")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flowprep.decode.base import Limits
 from flowprep.decode.bytestream import ByteStream, open_bytes
+from flowprep.decode.claims import check_claims
 from flowprep.decode.structure import describe_damage
 from flowprep.errors import ClipError
 
@@ -42,6 +43,7 @@ class OpenVideo:
     path: str
     container: InputContainer
     stream: VideoStream
+    max_frames: int
 
     @property
     def context(self) -> VideoCodecContext:
@@ -173,11 +175,11 @@ def check_size(path: str, width: int, height: int, limits: Limits) -> None:
         )
 
 
-def check_count(path: str, n_frames: int, limits: Limits) -> None:
+def check_count(path: str, n_frames: int, max_frames: int) -> None:
     """Refuse a frame count beyond the limits."""
-    if n_frames > limits.max_frames:
+    if n_frames > max_frames:
         raise ClipError(
-            "too-large", f"{path} has {n_frames} frames or more; allowed are {limits.max_frames}"
+            "too-large", f"{path} has {n_frames} frames or more; allowed are {max_frames}"
         )
 
 
@@ -193,10 +195,12 @@ def open_video(
 ) -> Iterator[OpenVideo]:
     """The container and its first moving-picture stream, checked against the limits."""
     with open_bytes(path) as file, clip_errors(path):
+        check_claims(file, path, file.size_bytes)
         container = _open_container(file, path, limits, demuxer_options or {})
         with container:
             stream = _video_stream(container, path)
             check_size(path, *_claimed_size(stream, path, limits), limits)
-            check_count(path, stream.frames, limits)
+            check_count(path, stream.frames, limits.max_frames)
             _set_up_decoder(stream.codec_context, threads, limits)
-            yield OpenVideo(path=path, container=container, stream=stream)
+            most = min(limits.max_frames, file.size_bytes)  # a frame takes a byte at least
+            yield OpenVideo(path=path, container=container, stream=stream, max_frames=most)

@@ -19,6 +19,7 @@ from flowprep.errors import ClipError
 from flowprep.records import Media
 
 AV_TIME_BASE = 1_000_000
+MAX_TICKS = 1 << 62
 SLACK_S = 1.0
 SLACK_SHARE = 0.02
 STATED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf"})
@@ -35,13 +36,13 @@ def probe(path: str, *, threads: int, limits: Limits) -> Media:
     are whole.
     """
     with open_video(path, threads=threads, limits=limits) as video:
-        packets = scan_packets(video, limits)
+        packets = scan_packets(video)
         check_complete(video, packets, limits)
         times = times_from_packets(video, packets)
         if times is not None:
             return _media(video, times, limits)
     with open_video(path, threads=threads, limits=limits) as video:
-        times = times_from_frames(video, limits)
+        times = times_from_frames(video)
         if times is None:
             raise ClipError("decode-error", f"{path}: the decoder gives no frame")
         return _media(video, times, limits)
@@ -50,6 +51,7 @@ def probe(path: str, *, threads: int, limits: Limits) -> Media:
 def _media(video: OpenVideo, times: FrameTimes, limits: Limits) -> Media:
     frame, stream = times.first, video.stream
     check_size(video.path, frame.width, frame.height, limits)
+    check_duration(video.path, times, limits)
     turn = rotation_deg(frame, stream)
     sideways = turn % 180 == 90
     sar = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
@@ -66,6 +68,16 @@ def _media(video: OpenVideo, times: FrameTimes, limits: Limits) -> Media:
         pts=times.pts,
         end_pts=times.end_pts,
     )
+
+
+def check_duration(path: str, times: FrameTimes, limits: Limits) -> None:
+    """Refuse times that no recording has, and with which nobody can calculate."""
+    span_s = (times.end_pts - int(times.pts[0])) * times.time_base
+    if span_s > limits.max_duration_s or abs(times.end_pts) > MAX_TICKS:
+        raise ClipError(
+            "too-large",
+            f"{path} claims to last {float(span_s):.0f} s; allowed are {limits.max_duration_s:.0f}",
+        )
 
 
 def check_complete(video: OpenVideo, packets: Packets, limits: Limits) -> None:

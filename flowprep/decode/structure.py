@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Protocol
 
 from flowprep.errors import Reason
 
@@ -21,9 +21,16 @@ ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 GIF_EXTENSION, GIF_IMAGE = b"\x21", b"\x2c"
 
 
-def _boxes(file: IO[bytes], size: int) -> Iterator[tuple[bytes, int]]:
-    """Name and stated end of every top-level box."""
-    start = 0
+class Seekable(Protocol):
+    """What boxes are read from."""
+
+    def seek(self, offset: int, /) -> int: ...
+    def read(self, n_bytes: int, /) -> bytes: ...
+
+
+def boxes(file: Seekable, size: int, first: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and stated end of every box from the byte `first` on, not of those inside."""
+    start = first
     while start + 8 <= size:
         file.seek(start)
         head = file.read(16)
@@ -31,7 +38,7 @@ def _boxes(file: IO[bytes], size: int) -> Iterator[tuple[bytes, int]]:
         if length == 1 and len(head) == 16:
             length = int.from_bytes(head[8:], "big")
         end = size if length == 0 else start + max(length, 8)
-        yield name, end
+        yield name, start, end
         start = end
 
 
@@ -99,7 +106,7 @@ def _stated_end(file: IO[bytes], size: int) -> int:
     head = file.read(12)
     file.seek(0)
     if head[4:8] in BOXES:
-        return max(end for _, end in _boxes(file, size))
+        return max(end for _, _, end in boxes(file, size))
     if head[:4] == EBML_MAGIC:
         return _segment_end(file, size)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -131,6 +138,6 @@ def describe_damage(path: str) -> tuple[Reason, str] | None:
         if lost:
             return "truncated", f"its header is cut off: at least {lost} bytes are missing"
         file.seek(0)
-        if iso and all(name not in (b"moov", b"moof") for name, _ in _boxes(file, size)):
+        if iso and all(name not in (b"moov", b"moof") for name, *_ in boxes(file, size)):
             return "truncated", "moov box missing: it was never finished or is cut off"
     return "decode-error", "the container's header is damaged"

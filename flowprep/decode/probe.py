@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 from flowprep.decode.base import Limits
@@ -100,11 +101,22 @@ def _truncated(video: OpenVideo, what: str) -> ClipError:
 
 
 def _samples_present(video: OpenVideo, limits: Limits) -> int:
-    """Samples of the table whose bytes exist, including those that an edit list hides."""
-    with open_video(
-        video.path, threads=1, limits=limits, demuxer_options={"ignore_editlist": "1"}
-    ) as raw:
-        return sum(not p.is_corrupt for p in raw.packets())
+    """Samples of the table whose bytes exist, including those that an edit list hides.
+
+    Up to the first that FFmpeg refuses to read, such as one of gigabytes.
+    """
+    import av
+
+    found = 0
+    with (
+        open_video(
+            video.path, threads=1, limits=limits, demuxer_options={"ignore_editlist": "1"}
+        ) as raw,
+        suppress(av.error.FFmpegError),
+    ):
+        for packet in raw.packets():
+            found += not packet.is_corrupt
+    return found
 
 
 def _check_duration(video: OpenVideo, packets: Packets, limits: Limits) -> None:

@@ -20,7 +20,7 @@ class Limits:
     """What one job may take."""
 
     wall_s: float
-    memory_bytes: int  # of address space, beyond what the process has when it is ready
+    memory_bytes: int  # writable, beyond what the process has when it is ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Fence:
             return Answer(ended="hung")
         try:
             answer: Answer = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             assert self._process is not None
             self._process.join()
             code = self._process.exitcode
@@ -94,8 +94,8 @@ def _serve(
     pipe: Connection, work: Callable[[Any], Any], ready: Callable[[], None], limits: Limits
 ) -> None:
     ready()
-    most = _status_kib("VmSize") * 1024 + limits.memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    most = _status_kib("VmData") * 1024 + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     pipe.send("ready")
     with contextlib.suppress(EOFError):
         while True:

@@ -161,6 +161,8 @@ def _claimed_size(stream: VideoStream, path: str, limits: Limits) -> tuple[int, 
         return width, height
     no_decoder = {"codec_whitelist": "none"}
     with open_bytes(path) as file, _open_container(file, path, limits, no_decoder) as raw:
+        if stream.index >= len(raw.streams):  # it shows only where something is decoded
+            return 0, 0
         context = raw.streams[stream.index].codec_context
         return getattr(context, "width", 0), getattr(context, "height", 0)
 

@@ -60,7 +60,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
         n_bytes = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if not member.isreg():
+                if not member.isreg() or member.issparse():
                     raise ValueError(f"member {member.name!r} is not a plain file")
                 if not 0 <= member.size <= n_bytes - member.offset_data:
                     raise ValueError(f"member {member.name!r} claims {member.size:,} bytes")

@@ -167,7 +167,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
             pass
 
     httpd = HTTPServer(("127.0.0.1", 0), Recorder)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{httpd.server_port}", requests
     httpd.shutdown()

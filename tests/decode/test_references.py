@@ -79,7 +79,11 @@ def test_data_references_are_not_followed(
     for target in (address, str(secret), f"file://{secret}"):
         path = encode("a.mov", n=N_FRAMES)
         with_reference(path, kind, target)
-        assert decoder.probe(str(path)).n_frames == N_FRAMES
+        if kind == b"url ":  # FFmpeg takes the file's own bytes all the same
+            assert decoder.probe(str(path)).n_frames == N_FRAMES
+            continue
+        with pytest.raises(ClipError, match="0 of the 10 frames"):
+            decoder.probe(str(path))
     assert requests == []
     assert not opened.wait(0.2)
 

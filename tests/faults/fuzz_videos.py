@@ -16,12 +16,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from inspect import CO_NEWLOCALS
 from pathlib import Path
+from types import CodeType
 
 import seeds
 from fenced import MIB, Answer, Fence, Limits
-from judge_video import Case, Verdict, judge, ready
+from judge_video import DECODE_FOLDER, Case, Verdict, judge, ready
 from mutate import mutate
 
 SHARED_VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
@@ -41,6 +44,7 @@ class Tally:
     worst_cpu: tuple[float, str] = (0.0, "")
     worst_mib: tuple[float, str] = (0.0, "")
     messages: dict[tuple[str, str], str] = field(default_factory=dict)
+    settled: dict[tuple[str, str], str] = field(default_factory=dict)
     arcs: set[tuple[str, int, int]] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
 
@@ -64,6 +68,7 @@ class Tally:
             return ""
         said = f"{verdict.outcome} {verdict.n_frames or ''}".strip()
         self.disputed[verdict.outcome] += 1
+        self.settled.setdefault((verdict.outcome, _words(verdict.message)), name)
         if verdict.outcome in ALWAYS_DISPUTED:
             return ""
         return f"PyAV gives {verdict.plain_frames} frames, flowprep {said}: {verdict.message}"
@@ -80,11 +85,15 @@ class Tally:
         for (outcome, words), name in sorted(self.messages.items()):
             print(f"    {outcome}: {words} ({name})")
         print(f"refused although PyAV decodes them: {dict(self.disputed)}")
+        for (outcome, words), name in sorted(self.settled.items()):
+            print(f"    {outcome}: {words} ({name})")
         print(f"longest: {self.worst_cpu[0]:.2f} s of a CPU ({self.worst_cpu[1]})")
         print(f"largest: {self.worst_mib[0]:.0f} MiB ({self.worst_mib[1]})")
         if self.arcs:
             lines = {(name, line) for name, _, line in self.arcs}
-            print(f"reached: {len(lines)} lines, {len(self.arcs)} steps; {sorted(self.kinds)}")
+            share = f"{len(lines & LINES)} of {len(LINES)} lines"
+            print(f"reached: {share}, {len(self.arcs)} steps; {', '.join(sorted(self.kinds))}")
+            print(f"not reached: {', '.join(f'{n}:{line}' for n, line in sorted(LINES - lines))}")
         print("\n".join(["nothing is wrong"] if not self.bad else ["WRONG:", *self.bad]))
 
 
@@ -139,6 +148,23 @@ class Corpus:
         if new and len(data) < 200_000:
             self._seen |= new
             self._found.append((name, data))
+
+
+def _lines(code: CodeType) -> Iterator[int]:
+    """Lines of the functions below a module or function."""
+    for inner in (c for c in code.co_consts if isinstance(c, CodeType)):
+        is_class = not inner.co_flags & CO_NEWLOCALS
+        lines = (n for *_, n in inner.co_lines() if n and n != inner.co_firstlineno)
+        yield from () if is_class else lines
+        yield from _lines(inner)
+
+
+LINES = {
+    (path.name, line)
+    for path in Path(DECODE_FOLDER).glob("*.py")
+    for line in _lines(compile(path.read_text(encoding="utf-8"), path.name, "exec"))
+}
+"""(file, line) of the functions of flowprep/decode."""
 
 
 def _words(message: str) -> str:

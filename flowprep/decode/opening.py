@@ -33,6 +33,10 @@ PROTOCOLS = "none"
 BUFFER_BYTES = 256 * 1024
 JOINED_MIDWAY = frozenset({"mpegts", "mpeg"})
 """Containers of broadcasts, which a capture may enter between two key frames."""
+FOREIGN_ERRORS = (
+    *(ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError, MemoryError),
+)
+"""What PyAV and NumPy raise over the data of a file, beside FFmpeg's own errors."""
 STILLS = ("attached_pic", "still_image", "timed_thumbnails")
 
 
@@ -92,7 +96,7 @@ def clip_errors(path: str) -> Iterator[None]:
         raise ClipError("decode-error", f"{path}: {error.strerror or error}") from error
     except OSError as error:
         raise ClipError("unreadable", f"{path}: {error}") from error
-    except (ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
+    except FOREIGN_ERRORS as error:
         raise ClipError("decode-error", f"{path}: {error!r}") from error
 
 

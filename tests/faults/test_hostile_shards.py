@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from flowprep.shard.index import load_index
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import load_plan
 from flowprep.shard.reader import iter_samples, read_at
+from flowprep.verify import check
 from flowprep.verify.check import verify
 from train.data.reader import ShardReader, Span
 from train.data.table import load_table
@@ -47,6 +49,12 @@ def fence() -> Iterator[Fence]:
 def dataset(datasets: dict[str, Path], tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(datasets["x264"], tmp_path / "dataset"))
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting others for verify --deep would take seconds each time."""
+    monkeypatch.setattr(check, "_executor", lambda deep, n_marks: ThreadPoolExecutor(1))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from flowprep.errors import ClipError
 
 HEADERS = frozenset(
     b"moov moof trak traf mdia minf stbl edts mvex udta meta dinf wave ilst tref cmov tapt"
-    b" iprp".split()
+    b" iprp sinf schi jp2h strk grpl ----".split()
 )
 """Boxes outside of which FFmpeg looks for none of COUNTS."""
 SPOILT = frozenset({b"free", b"hoov"})

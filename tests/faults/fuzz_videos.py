@@ -28,7 +28,8 @@ from judge_video import DECODE_FOLDER, Case, Verdict, judge, ready
 from mutate import mutate
 
 SHARED_VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
-LIMITS = Limits(wall_s=10, memory_bytes=2048 * MIB)
+LIMITS = Limits(wall_s=30, memory_bytes=2048 * MIB)
+MAX_CPU_S = 10
 ALWAYS_DISPUTED = ("truncated", "too-large")
 """Reasons for files that PyAV decodes: their header announces more, or they pass a limit."""
 
@@ -55,6 +56,8 @@ class Tally:
         self.worst_mib = max(self.worst_mib, (answer.peak_mib, name))
         self.outcomes[verdict.outcome if verdict else answer.ended] += 1
         wrong = self._judged(name, verdict) if verdict else answer.ended
+        if answer.cpu_s > MAX_CPU_S:
+            wrong += f" took {answer.cpu_s:.1f} s of a CPU"
         if wrong:
             self.bad.append(f"{name}: {wrong}")
         return wrong

@@ -50,6 +50,12 @@ def packed(stated: int, content: bytes) -> bytes:
     return FTYP + box(b"moov", inner)
 
 
+def mfra(count: int) -> bytes:
+    """An index of so many fragments, and where it begins."""
+    tfra = full(b"tfra", numbers(1, 0, count), bytes(11))
+    return box(b"mfra", tfra, full(b"mfro", numbers(8 + len(tfra) + 16)))
+
+
 def attacks() -> Iterator[tuple[str, bytes]]:
     for count in COUNTS:
         yield f"samples {count}", bytes(Movie(tables=one_chunk(count)))
@@ -66,6 +72,11 @@ def attacks() -> Iterator[tuple[str, bytes]]:
         yield f"times {count}", bytes(Movie(tables={"stts": full(b"stts", numbers(count, 1, 1))}))
         yield f"time of {count}", bytes(Movie(tables={"stts": full(b"stts", numbers(1, count, 1))}))
         yield f"offsets {count}", bytes(Movie(tables={"ctts": full(b"ctts", numbers(1, count, 1))}))
+        yield (
+            f"offsets of {count}",
+            bytes(Movie(tables={"ctts": full(b"ctts", numbers(count, 1, 1))})),
+        )
+        yield f"fragments {count}", bytes(Movie(more=EXTENDS, fragments=fragment(2) + mfra(count)))
         yield f"chunks {count}", bytes(Movie(tables={"stco": full(b"stco", numbers(count, 36))}))
         yield f"keys {count}", bytes(Movie(tables={"stss": full(b"stss", numbers(count, 1))}))
     yield "runs", bytes(Movie(more=EXTENDS, fragments=fragment(10**6) * 100))

@@ -30,7 +30,7 @@ from flowprep.verify.check import verify
 from train.data.reader import ShardReader, Span
 from train.data.table import load_table
 
-SOME = range(1_000_000, 1_000_080)
+SOME = range(1_000_000, 1_000_050)
 INDEX = "_flowprep/index.parquet"
 
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from fenced import MIB, Answer, Fence, Limits
-from movies import EXTENDS, FTYP, Movie, box, fragment, full, numbers, one_chunk
+from movies import EXTENDS, FTYP, Movie, box, fragment, full, numbers, one_chunk, picture
 from seeds import N_FRAMES, make_seed
 
 from flowprep.config import Settings
@@ -48,6 +48,9 @@ def packed(stated: int, content: bytes) -> bytes:
     """A movie header that is compressed."""
     inner = box(b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", numbers(stated), content))
     return FTYP + box(b"moov", inner)
+
+
+HUGE_TABLE = one_chunk(10**9)["stsz"]
 
 
 def mfra(count: int) -> bytes:
@@ -229,6 +232,18 @@ def test_a_stream_that_grows_midway_stays_within_the_limits(tmp_path: Path) -> N
     assert PyAVDecoder().probe(str(path)).n_frames > N_FRAMES
     decoder = PyAVDecoder(limits=base.Limits(max_pixels=64 * 48))
     assert _decoded(decoder, path) in ("too-large", "decode-error")
+
+
+def test_a_picture_that_looks_like_a_claim_is_none(ask: Callable[[bytes], Answer]) -> None:
+    """Covers and the frames themselves hold any bytes, also those of names."""
+    names = b"stsz", b"trun", b"cmov", b"elst", b"moov", b"trak"
+    bait = b"".join(numbers(40) + name + b"\x7f" * 32 for name in names)
+    cover = box(b"ilst", box(b"covr", box(b"data", bytes(8), bait)))
+    meta = full(b"meta", full(b"hdlr", bytes(4), b"mdir", bytes(13)), cover)
+    movie = Movie(more=box(b"udta", meta), data=picture() + bait)
+    assert ask(bytes(movie)).value == "2 frames"
+    hidden = full(b"meta", full(b"hdlr", bytes(4), b"mdir", bytes(13)), box(b"trak", HUGE_TABLE))
+    assert ask(bytes(Movie(more=box(b"udta", hidden)))).value == "too-large"
 
 
 def test_sound_that_counts_single_values_is_no_claim(tmp_path: Path) -> None:

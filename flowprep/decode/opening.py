@@ -206,7 +206,6 @@ def open_video(
         with container:
             stream = _video_stream(container, path)
             check_size(path, *_claimed_size(stream, path, limits), limits)
-            check_count(path, stream.frames, limits.max_frames)
             _set_up_decoder(stream.codec_context, threads, limits)
             most = min(limits.max_frames, file.size_bytes)  # a frame takes a byte at least
             yield OpenVideo(path=path, container=container, stream=stream, max_frames=most)

@@ -196,7 +196,8 @@ def main() -> None:
                 tally.learn(answer.value)
                 corpus.learn(name, data, answer.value)
     tally.tell()
-    print(f"next: --first-seed {seed}" + (f"; {len(corpus)} files kept" if corpus else ""))
+    print(f"next: --first-seed {options.first_seed + tally.outcomes.total()}")
+    print(f"{len(corpus)} files kept to damage further" if options.guided else "")
     sys.exit(bool(tally.bad))
 
 

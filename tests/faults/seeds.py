@@ -75,7 +75,8 @@ def make_seed(name: str, folder: Path) -> Path:
 
 
 def _encode(path: Path, kind: Kind, width: int, height: int) -> None:
-    with av.open(str(path), "w", options=kind.muxer) as container:
+    muxer = {"fflags": "+bitexact", **kind.muxer}  # no random numbers, no time of day
+    with av.open(str(path), "w", options=muxer) as container:
         stream = container.add_stream(kind.codec, rate=kind.rate, options=kind.options)
         stream.width, stream.height, stream.pix_fmt = width, height, kind.pix_fmt
         stream.codec_context.thread_count = 1

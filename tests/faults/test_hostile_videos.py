@@ -49,6 +49,7 @@ def test_a_damaged_file_is_a_sample_or_has_a_reason(
     assert tally.worst_mib[0] < 512
 
 
-def test_a_mutant_is_the_same_every_time(files: Files) -> None:
+def test_a_mutant_is_the_same_every_time(files: Files, tmp_path: Path) -> None:
+    assert base_files(tmp_path).data == files.data
     assert files.mutant(7) == files.mutant(7)
     assert files.mutant(7) != files.mutant(8)

@@ -78,6 +78,8 @@ def taken_frames(
     rate = Fraction(settings.fps).limit_denominator(1001)
     per_tick = media.time_base * rate  # grid steps in a tick
     ticks = media.pts[inside] - media.pts[inside[0]]
+    if 2 * int(ticks[-1]) * per_tick.numerator >= 1 << 63:
+        ticks = ticks.astype(object)  # whole numbers of any size, for time bases nobody means
     middles = (ticks[:-1] + ticks[1:]) * per_tick.numerator
     # a frame is nearest to what lies behind the middle before it, up to the middle after it
     last_of_all = math.ceil((end - int(media.pts[inside[0]])) * per_tick) - 1

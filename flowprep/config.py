@@ -160,12 +160,15 @@ def _typed(name: str, value: Any, where: str) -> Any:
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The table in a TOML file. Raises FlowprepError when it is missing or not TOML."""
+    """The table in a TOML file. Raises FlowprepError when it is missing or not TOML.
+
+    ValueError is also what Python has for numbers of thousands of digits.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FlowprepError(f"no such file: {path}", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise FlowprepError(f"{path} is not TOML: {error}", "mend the file") from error
 
 

@@ -163,3 +163,8 @@ class Finding:
     shard: str = ""
     key: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+def printable(text: str) -> str:
+    """What strangers' names must not do to a terminal, or to UTF-8, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -291,3 +291,14 @@ def test_a_key_says_the_name_and_depends_on_the_path_alone() -> None:
     assert re.fullmatch(r"ete-1-[0-9a-f]{10}-0000", key)
     other = video("Walk/Été 1.mp4", of=of, label="walk", split="val")
     assert clips_of(other, Settings(fps=10.0))[0].key == key
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(60000, 1001)])
+def test_time_bases_that_nobody_means_are_exact_too(rate: Fraction) -> None:
+    """The products of a week's ticks leave 64 bits; frames a seventh of a second apart all stay."""
+    base = Fraction(1, 2**31 - 1)
+    ticks = [round(Fraction(k, 7) / base) for k in (0, 1, 2, 3, 4 * 10**6, 4 * 10**6 + 1)]
+    of = media(ticks, base, ticks[1])
+    taken = taken_frames(of, Settings(fps=float(rate)))
+    assert taken.dtype.kind == "i"
+    assert taken.tolist() == list(range(6))

@@ -16,7 +16,8 @@ class Limits:
 
     max_pixels: int = 8192 * 8192
     max_side: int = 16384
-    max_frames: int = 20_000_000
+    max_frames: int = 5_000_000
+    max_duration_s: float = 7 * 24 * 3600.0
 
 
 class Decoder(Protocol):

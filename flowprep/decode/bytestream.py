@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -15,10 +16,14 @@ class ByteStream:
     """A file whose failing reads look like its end, and are kept in `error`.
 
     An exception inside FFmpeg's read callback is lost up to PyAV 16, and the read tried for ever.
+    A place that no file has, which a damaged container may ask for, is answered as FFmpeg's own
+    files do: with the negative error number.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
         self.error: OSError | None = None
 
     def read(self, n_bytes: int) -> bytes:
@@ -29,7 +34,12 @@ class ByteStream:
             return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                self.error = error
+            return -(error.errno or errno.EIO)
 
     def tell(self) -> int:
         return self._file.tell()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flowprep.decode.base import Limits
 from flowprep.decode.bytestream import ByteStream, open_bytes
+from flowprep.decode.claims import check_claims
 from flowprep.decode.structure import describe_damage
 from flowprep.errors import ClipError
 
@@ -32,6 +33,10 @@ PROTOCOLS = "none"
 BUFFER_BYTES = 256 * 1024
 JOINED_MIDWAY = frozenset({"mpegts", "mpeg"})
 """Containers of broadcasts, which a capture may enter between two key frames."""
+FOREIGN_ERRORS = (
+    *(ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError, MemoryError),
+)
+"""What PyAV and NumPy raise over the data of a file, beside FFmpeg's own errors."""
 STILLS = ("attached_pic", "still_image", "timed_thumbnails")
 
 
@@ -42,6 +47,7 @@ class OpenVideo:
     path: str
     container: InputContainer
     stream: VideoStream
+    max_frames: int
 
     @property
     def context(self) -> VideoCodecContext:
@@ -90,7 +96,7 @@ def clip_errors(path: str) -> Iterator[None]:
         raise ClipError("decode-error", f"{path}: {error.strerror or error}") from error
     except OSError as error:
         raise ClipError("unreadable", f"{path}: {error}") from error
-    except (ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
+    except FOREIGN_ERRORS as error:
         raise ClipError("decode-error", f"{path}: {error!r}") from error
 
 
@@ -159,6 +165,8 @@ def _claimed_size(stream: VideoStream, path: str, limits: Limits) -> tuple[int, 
         return width, height
     no_decoder = {"codec_whitelist": "none"}
     with open_bytes(path) as file, _open_container(file, path, limits, no_decoder) as raw:
+        if stream.index >= len(raw.streams):  # it shows only where something is decoded
+            return 0, 0
         context = raw.streams[stream.index].codec_context
         return getattr(context, "width", 0), getattr(context, "height", 0)
 
@@ -173,11 +181,11 @@ def check_size(path: str, width: int, height: int, limits: Limits) -> None:
         )
 
 
-def check_count(path: str, n_frames: int, limits: Limits) -> None:
+def check_count(path: str, n_frames: int, max_frames: int) -> None:
     """Refuse a frame count beyond the limits."""
-    if n_frames > limits.max_frames:
+    if n_frames > max_frames:
         raise ClipError(
-            "too-large", f"{path} has {n_frames} frames or more; allowed are {limits.max_frames}"
+            "too-large", f"{path} has {n_frames} frames or more; allowed are {max_frames}"
         )
 
 
@@ -193,10 +201,11 @@ def open_video(
 ) -> Iterator[OpenVideo]:
     """The container and its first moving-picture stream, checked against the limits."""
     with open_bytes(path) as file, clip_errors(path):
+        check_claims(file, path, file.size_bytes)
         container = _open_container(file, path, limits, demuxer_options or {})
         with container:
             stream = _video_stream(container, path)
             check_size(path, *_claimed_size(stream, path, limits), limits)
-            check_count(path, stream.frames, limits)
             _set_up_decoder(stream.codec_context, threads, limits)
-            yield OpenVideo(path=path, container=container, stream=stream)
+            most = min(limits.max_frames, file.size_bytes)  # a frame takes a byte at least
+            yield OpenVideo(path=path, container=container, stream=stream, max_frames=most)

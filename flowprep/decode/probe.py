@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 from flowprep.decode.base import Limits
@@ -19,6 +20,7 @@ from flowprep.errors import ClipError
 from flowprep.records import Media
 
 AV_TIME_BASE = 1_000_000
+MAX_TICKS = 1 << 62
 SLACK_S = 1.0
 SLACK_SHARE = 0.02
 STATED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf"})
@@ -35,13 +37,13 @@ def probe(path: str, *, threads: int, limits: Limits) -> Media:
     are whole.
     """
     with open_video(path, threads=threads, limits=limits) as video:
-        packets = scan_packets(video, limits)
+        packets = scan_packets(video)
         check_complete(video, packets, limits)
         times = times_from_packets(video, packets)
         if times is not None:
             return _media(video, times, limits)
     with open_video(path, threads=threads, limits=limits) as video:
-        times = times_from_frames(video, limits)
+        times = times_from_frames(video)
         if times is None:
             raise ClipError("decode-error", f"{path}: the decoder gives no frame")
         return _media(video, times, limits)
@@ -50,6 +52,7 @@ def probe(path: str, *, threads: int, limits: Limits) -> Media:
 def _media(video: OpenVideo, times: FrameTimes, limits: Limits) -> Media:
     frame, stream = times.first, video.stream
     check_size(video.path, frame.width, frame.height, limits)
+    check_duration(video.path, times, limits)
     turn = rotation_deg(frame, stream)
     sideways = turn % 180 == 90
     sar = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
@@ -66,6 +69,16 @@ def _media(video: OpenVideo, times: FrameTimes, limits: Limits) -> Media:
         pts=times.pts,
         end_pts=times.end_pts,
     )
+
+
+def check_duration(path: str, times: FrameTimes, limits: Limits) -> None:
+    """Refuse times that no recording has, and with which nobody can calculate."""
+    span_s = (times.end_pts - int(times.pts[0])) * times.time_base
+    if span_s > limits.max_duration_s or abs(times.end_pts) > MAX_TICKS:
+        raise ClipError(
+            "too-large",
+            f"{path} claims to last {float(span_s):.0f} s; allowed are {limits.max_duration_s:.0f}",
+        )
 
 
 def check_complete(video: OpenVideo, packets: Packets, limits: Limits) -> None:
@@ -88,11 +101,22 @@ def _truncated(video: OpenVideo, what: str) -> ClipError:
 
 
 def _samples_present(video: OpenVideo, limits: Limits) -> int:
-    """Samples of the table whose bytes exist, including those that an edit list hides."""
-    with open_video(
-        video.path, threads=1, limits=limits, demuxer_options={"ignore_editlist": "1"}
-    ) as raw:
-        return sum(not p.is_corrupt for p in raw.packets())
+    """Samples of the table whose bytes exist, including those that an edit list hides.
+
+    Up to the first that FFmpeg refuses to read, such as one of gigabytes.
+    """
+    import av
+
+    found = 0
+    with (
+        open_video(
+            video.path, threads=1, limits=limits, demuxer_options={"ignore_editlist": "1"}
+        ) as raw,
+        suppress(av.error.FFmpegError),
+    ):
+        for packet in raw.packets():
+            found += not packet.is_corrupt
+    return found
 
 
 def _check_duration(video: OpenVideo, packets: Packets, limits: Limits) -> None:

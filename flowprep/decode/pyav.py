@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SEEK_FROM_S = 2.0
 SEEK_BACK_S = (0.0, 5.0, 30.0)
+MAX_EARLY = 16
 
 
 class _SeekMissed(Exception):
@@ -181,11 +182,21 @@ def _marked(frames: Iterator[VideoFrame], regular: bool) -> Iterator[tuple[int, 
 def _take(
     marked: Iterator[tuple[int, VideoFrame]], wanted: I64, job: _Job, *, seek: bool
 ) -> Iterator[VideoFrame]:
-    """The frames whose marks are `wanted`, stopping as soon as the last has come."""
+    """The frames whose marks are `wanted`, stopping as soon as the last has come.
+
+    Where the times of packets contradict the order of the codec, a frame comes before others that
+    are shown earlier: it waits for them.
+    """
+    early: dict[int, VideoFrame] = {}
     for number, mark in enumerate(wanted.tolist()):
-        got, frame = next(((m, f) for m, f in marked if m >= mark), (None, None))
-        if frame is None or got != mark:
+        early = {got: frame for got, frame in early.items() if got >= mark}
+        for got, frame in marked if mark not in early else ():
+            if got >= mark:
+                early[got] = frame
+            if got == mark or len(early) > MAX_EARLY:
+                break
+        if mark not in early:
             if seek and number == 0:
                 raise _SeekMissed
-            raise job.missing(number, at_end=frame is None)
-        yield frame
+            raise job.missing(number, at_end=not early)
+        yield early.pop(mark)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, NamedTuple, Protocol
 
 from flowprep.errors import Reason
 
@@ -21,17 +21,33 @@ ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 GIF_EXTENSION, GIF_IMAGE = b"\x21", b"\x2c"
 
 
-def _boxes(file: IO[bytes], size: int) -> Iterator[tuple[bytes, int]]:
-    """Name and stated end of every top-level box."""
-    start = 0
-    while start + 8 <= size:
+class Seekable(Protocol):
+    """What boxes are read from."""
+
+    def seek(self, offset: int, /) -> int: ...
+    def read(self, n_bytes: int, /) -> bytes: ...
+
+
+class Box(NamedTuple):
+    """A box of ISO media: where it, its content and what follows begin, bytes in the file."""
+
+    name: bytes
+    start: int
+    content: int
+    end: int
+
+
+def boxes(file: Seekable, stop: int, first: int = 0) -> Iterator[Box]:
+    """Every box from the byte `first` to `stop`, not those inside; an end may lie behind `stop`."""
+    start = first
+    while start + 8 <= stop:
         file.seek(start)
         head = file.read(16)
-        length, name = int.from_bytes(head[:4], "big"), head[4:8]
+        length, name, content = int.from_bytes(head[:4], "big"), head[4:8], start + 8
         if length == 1 and len(head) == 16:
-            length = int.from_bytes(head[8:], "big")
-        end = size if length == 0 else start + max(length, 8)
-        yield name, end
+            length, content = int.from_bytes(head[8:], "big"), start + 16
+        end = stop if length == 0 else start + max(length, 8)
+        yield Box(name, start, content, end)
         start = end
 
 
@@ -99,7 +115,7 @@ def _stated_end(file: IO[bytes], size: int) -> int:
     head = file.read(12)
     file.seek(0)
     if head[4:8] in BOXES:
-        return max(end for _, end in _boxes(file, size))
+        return max(box.end for box in boxes(file, size))
     if head[:4] == EBML_MAGIC:
         return _segment_end(file, size)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -131,6 +147,6 @@ def describe_damage(path: str) -> tuple[Reason, str] | None:
         if lost:
             return "truncated", f"its header is cut off: at least {lost} bytes are missing"
         file.seek(0)
-        if iso and all(name not in (b"moov", b"moof") for name, _ in _boxes(file, size)):
+        if iso and all(box.name not in (b"moov", b"moof") for box in boxes(file, size)):
             return "truncated", "moov box missing: it was never finished or is cut off"
     return "decode-error", "the container's header is damaged"

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-    from flowprep.decode.base import Limits
-
 IRREGULAR_DIVISOR = 2
 ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "dnxhd", "vvc"})
 INDEXED_FORMATS = frozenset({"mov", "matroska"})
@@ -82,12 +80,12 @@ def decode_packets(video: OpenVideo, packets: Iterable[Packet]) -> Iterator[Vide
     yield from video.context.decode(None)
 
 
-def scan_packets(video: OpenVideo, limits: Limits) -> Packets:
+def scan_packets(video: OpenVideo) -> Packets:
     """List the packets, decoding only until the first frame comes out."""
     found = Packets()
     for packet in video.packets():
         found.add(packet)
-        check_count(video.path, len(found.pts), limits)
+        check_count(video.path, len(found.pts), video.max_frames)
         if found.first is None:
             found.first = next(iter(video.context.decode(packet)), None)
     if found.first is None:
@@ -115,7 +113,7 @@ def times_from_packets(video: OpenVideo, found: Packets) -> FrameTimes | None:
     return _times(video, pts, found.duration[order[-1]], first)
 
 
-def times_from_frames(video: OpenVideo, limits: Limits) -> FrameTimes | None:
+def times_from_frames(video: OpenVideo) -> FrameTimes | None:
     """The frame times from decoding everything; None when not one frame comes out."""
     first: VideoFrame | None = None
     last_duration = 0
@@ -126,7 +124,7 @@ def times_from_frames(video: OpenVideo, limits: Limits) -> FrameTimes | None:
         pts.append(frame.pts)
         dts.append(frame.dts)
         last_duration = getattr(frame, "duration", 0) or 0
-        check_count(video.path, len(pts), limits)
+        check_count(video.path, len(pts), video.max_frames)
     if first is None:
         return None
     if not _faults(pts):

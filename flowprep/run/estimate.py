@@ -89,14 +89,18 @@ def _todo(work: Work) -> list[tuple[Clip, Media]]:
 
 
 def _pixels(media: Media, settings: Settings) -> int:
-    width, height = output_size(media, settings)
+    """Of a stored frame; 0 when it will not be made."""
+    try:
+        width, height = output_size(media, settings)
+    except ClipError:
+        return 0
     return width * height
 
 
 def _first_frames(work: Work, clip: Clip, media: Media) -> np.ndarray:
     path, index = work.source.root / clip.path, clip.source_index[: PROBE_PAIRS + 1]
-    size = output_size(media, work.settings)
     try:
+        size = output_size(media, work.settings)
         frames = list(islice(get_decoder().frames(str(path), media, index), len(index)))
     except ClipError:
         frames = []

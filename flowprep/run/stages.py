@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from flowprep.config import Settings
-from flowprep.decode.base import Decoder
+from flowprep.decode.base import Decoder, Limits
 from flowprep.decode.geometry import resize, target_size, to_gray
+from flowprep.decode.opening import check_size
 from flowprep.errors import ClipError, DeviceLost, Reason, reason_of
 from flowprep.flow.base import Engine, compute_distinct_batch, identical_pairs
 from flowprep.records import F32, U8, Clip, FlowField, Frames, Media
@@ -126,9 +127,15 @@ def _clip_chunks(
 
 
 def output_size(media: Media, settings: Settings) -> tuple[int, int]:
-    """(width, height) that a video is stored at."""
+    """(width, height) that a video is stored at.
+
+    Raises ClipError `too-large` where the limits of a source are passed: its long side grows with
+    the short one, however narrow the picture.
+    """
     sar = media.sar if settings.apply_sar else None
-    return target_size(media.width, media.height, settings.short_side or None, sar)
+    size = target_size(media.width, media.height, settings.short_side or None, sar)
+    check_size("a frame of the sample", *size, Limits())
+    return size
 
 
 def chunk_length(width: int, height: int) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowprep.errors import ADVICE
-from flowprep.records import Clip, Failure
+from flowprep.records import Clip, Failure, printable
 from flowprep.run.estimate import estimate
 from flowprep.run.extract import Summary, dataset_layout
 from flowprep.run.prepare import Request, Work, prepare
@@ -152,7 +152,8 @@ def _list_failures(failures: list[tuple[str, str, str]], what: str) -> None:
     reasons = ", ".join(f"{r} {n}" for r, n in Counter(f[1] for f in failures).most_common())
     console.print(f"{len(failures)} {what}: {reasons}", markup=False)
     for path, reason, message in failures[:SHOWN]:
-        console.print(f"  {path}: {reason}: {message}", markup=False, soft_wrap=True)
+        line = printable(f"  {path}: {reason}: {message}")
+        console.print(line, markup=False, soft_wrap=True)
     if len(failures) > SHOWN:
         console.print(f"  ... and {len(failures) - SHOWN} more, in failures.parquet", markup=False)
     for reason in dict.fromkeys(failure[1] for failure in failures):

@@ -17,6 +17,7 @@ from flowprep.config import SCHEMA_VERSION
 from flowprep.records import Failure
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow, typed
+from flowprep.shard.tables import read_rows
 from flowprep.storage import sha256_file
 
 MEMBERS = ("cls", "flow", "json", "rgb")
@@ -132,8 +133,8 @@ def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
 
 
 def load_index(path: Path) -> list[tuple[str, SampleRow]]:
-    """(shard, row) of every sample in index.parquet."""
-    return [(row.pop("shard"), SampleRow(**row)) for row in pq.read_table(path).to_pylist()]
+    """(shard, row) of every sample in index.parquet. Raises ValueError unless it is our table."""
+    return [(row.pop("shard"), SampleRow(**row)) for row in read_rows(path, INDEX_SCHEMA)]
 
 
 def load_failures(path: Path) -> list[tuple[str, Failure]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowprep.shard.tables import read_rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRow:
@@ -39,4 +41,4 @@ def load_plan(path: Path) -> list[PlanRow]:
     """The rows of plan.parquet, [] when there is none. Raises ValueError when it is damaged."""
     if not path.exists():
         return []
-    return [PlanRow(**row) for row in pq.read_table(path).to_pylist()]
+    return [PlanRow(**row) for row in read_rows(path, SCHEMA)]

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from flowprep.errors import FlowprepError
+from flowprep.quantize import make_quantizer
 from flowprep.shard.schema import SampleInfo, SampleRow, parse_info
 from flowprep.storage import sha256_file
 
@@ -56,10 +58,13 @@ def iter_samples(path: Path) -> Iterator[Sample]:
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
+        n_bytes = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if not member.isreg():
+                if not member.isreg() or member.issparse():
                     raise ValueError(f"member {member.name!r} is not a plain file")
+                if not 0 <= member.size <= n_bytes - member.offset_data:
+                    raise ValueError(f"member {member.name!r} claims {member.size:,} bytes")
                 file = tar.extractfile(member)
                 data = file.read() if file else b""
                 if len(data) != member.size:
@@ -70,13 +75,19 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_at(path: Path, row: SampleRow) -> Sample:
-    """One sample by its place in the index: no scan of the tar."""
+    """One sample by its place in the index: no scan of the tar.
+
+    Raises ValueError where the row leads out of the file; what the members hold is not looked at.
+    """
     suffixes = {"cls": "cls", "flow": row.flow_member, "json": "json", "rgb": row.rgb_member}
     members = {}
     with path.open("rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
         for kind, suffix in suffixes.items():
             offset, size = getattr(row, f"{kind}_offset"), getattr(row, f"{kind}_size")
             if offset >= 0:
+                if not 0 <= size <= n_bytes - offset:
+                    raise ValueError(f"{kind} of {row.key} leads out of the {n_bytes:,} bytes")
                 file.seek(offset)
                 members[suffix] = file.read(size)
     return Sample(row.key, members)
@@ -125,6 +136,17 @@ class Slice(io.RawIOBase):
 def open_member(handle: int, offset: int, size: int) -> BinaryIO:
     """A member of a tar that is open as `handle`, as a seekable file: nothing is read yet."""
     return io.BufferedReader(Slice(handle, offset, size))
+
+
+def check_coding(info: SampleInfo) -> None:
+    """Raise ValueError where zero code and step are not those of the map and bound beside them."""
+    try:
+        quantizer = make_quantizer(info.flow_map, info.flow_bound_px)
+    except FlowprepError as error:
+        raise ValueError(error.message) from error
+    stated = (info.flow_zero_code, info.flow_px_per_code)
+    if stated != (float(quantizer.zero_code), float(quantizer.px_per_code)):
+        raise ValueError(f"zero code and step {stated} do not fit the map {info.flow_map!r}")
 
 
 def flow_px(info: SampleInfo, codes: np.ndarray) -> np.ndarray:

@@ -73,7 +73,10 @@ class SampleInfo:
 
 def parse_info(data: bytes) -> SampleInfo:
     """A SampleInfo from its json. Raises ValueError naming the field that is wrong."""
-    return typed(SampleInfo, json.loads(data))
+    try:
+        return typed(SampleInfo, json.loads(data))
+    except RecursionError as error:
+        raise ValueError("json is nested too deeply") from error
 
 
 def typed(kind: type[T], values: Any) -> T:

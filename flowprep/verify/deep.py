@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from flowprep.codec.base import get_codec
-from flowprep.quantize import make_quantizer
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.reader import Sample, damaged_samples, flow_px, iter_samples, read_at
+from flowprep.shard.reader import (
+    Sample,
+    check_coding,
+    damaged_samples,
+    flow_px,
+    iter_samples,
+    read_at,
+)
 from flowprep.shard.schema import SampleInfo, SampleRow, member_suffixes
 from flowprep.storage import oddity
 
@@ -112,10 +118,11 @@ def _flow_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:
     if codes.shape != expected:
         yield f"flow is {list(codes.shape)}, {list(expected)} expected"
         return
-    quantizer = make_quantizer(info.flow_map, info.flow_bound_px)
-    stated = (info.flow_zero_code, info.flow_px_per_code)
-    if stated != (float(quantizer.zero_code), float(quantizer.px_per_code)):
-        yield f"zero code and step {stated} do not fit the map {info.flow_map!r}"
+    try:
+        check_coding(info)
+    except ValueError as error:
+        yield str(error)
+        return
     mean_px = _mean_px(info, codes)
     if (
         info.flow_max_px <= info.flow_bound_px

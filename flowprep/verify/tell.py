@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +22,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from flowprep.records import Finding
+from flowprep.records import Finding, printable
 from flowprep.verify.check import Watch
 from flowprep.verify.recompute import Compared
 
@@ -32,21 +32,32 @@ def tell_findings(findings: list[Finding], out: Path, deep: bool) -> None:
     list_findings(findings)
     depth = "every byte and every frame" if deep else "every byte"
     count = f"{len(findings)} findings" if findings else f"no findings: {depth} checked"
-    Console(highlight=False).print(f"{out}: {count}", markup=False)
+    Console(highlight=False).print(f"{printable(str(out))}: {count}", markup=False)
 
 
 def list_findings(findings: list[Finding]) -> None:
     """A line for each."""
     console = Console(highlight=False)
-    for finding in findings:
+    for finding in map(_printable, findings):
         sample = f" [sample {finding.key}]" if finding.key else ""
         line = f"{finding.code}: {finding.file}{sample}: {finding.message}"
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _printable(finding: Finding) -> Finding:
+    return replace(
+        finding,
+        file=printable(finding.file),
+        message=printable(finding.message),
+        shard=printable(finding.shard),
+        key=printable(finding.key),
+    )
+
+
 def tell_as_json(findings: list[Finding], out: Path, deep: bool, **more: Any) -> None:
     """The same for machines."""
-    report = {"dataset": str(out), "deep": deep, "findings": [asdict(f) for f in findings], **more}
+    shown = [asdict(_printable(finding)) for finding in findings]
+    report = {"dataset": printable(str(out)), "deep": deep, "findings": shown, **more}
     sys.stdout.write(json.dumps(report, ensure_ascii=False, indent=1) + "\n")
 
 

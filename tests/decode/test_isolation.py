@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import av
@@ -14,30 +13,6 @@ import pytest
 from flowprep.decode import opening
 from flowprep.decode.bytestream import ByteStream
 from flowprep.errors import ClipError
-
-
-@pytest.fixture
-def server():
-    """A web server on this machine that records every request."""
-    requests: list[str] = []
-
-    class Recorder(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requests.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    httpd = HTTPServer(("127.0.0.1", 0), Recorder)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}", requests
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
 
 
 def lures(target: str) -> dict[str, str]:
@@ -53,6 +28,18 @@ def lures(target: str) -> dict[str, str]:
         "</AdaptationSet></Period></MPD>",
         "rtsp": f"RTSPtext\n{target}\n",
         "smil": f"<smil><body><video src='{target}'/></body></smil>",
+        "asx": f'<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
+        "asf reference": f"[Reference]\r\nRef1={target}\r\n",
+        "pls": f"[playlist]\nNumberOfEntries=1\nFile1={target}\n",
+        "xspf": '<?xml version="1.0"?><playlist version="1" xmlns="http://xspf.org/ns/0/">'
+        f"<trackList><track><location>{target}</location></track></trackList></playlist>",
+        "avisynth": f'FFmpegSource2("{target}")\n',
+        "imf": '<?xml version="1.0"?><CompositionPlaylist '
+        'xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>urn:uuid:0</Id>'
+        f"<ContentTitle>{target}</ContentTitle></CompositionPlaylist>",
+        "svg": f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{target}"/></svg>',
+        "bare": f"{target}\n",
+        "late hls": "\0" * 64 + f"#EXTM3U\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n",
     }
 
 

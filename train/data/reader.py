@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from flowprep.codec.base import Region, get_codec
 from flowprep.records import U8, Codes
-from flowprep.shard.reader import open_member
+from flowprep.shard.reader import check_coding, open_member
 from flowprep.shard.schema import SampleInfo, parse_info
 from train.data.shards import MEMBERS
 from train.data.table import Table
@@ -92,6 +92,7 @@ class ShardReader:
         key = self._table.key_N[row].as_py()
         if info.key != key:
             raise ValueError(f"the tar has sample {info.key} where the index has {key}")
+        check_coding(info)
         return info
 
     def _frames(self, row: int, info: SampleInfo, span: Span) -> Iterator[U8]:

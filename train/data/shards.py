@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pyarrow.parquet as pq
 from braceexpand import braceexpand
 
 from flowprep.errors import FlowprepError
+from flowprep.shard.index import INDEX_SCHEMA, load_dataset
 from flowprep.shard.layout import Layout
-from flowprep.storage import refuse_url
+from flowprep.storage import refuse_url, sha256_file
 
 MEMBERS = ("flow", "json", "rgb")
 PLACES = [f"{member}_{what}" for member in MEMBERS for what in ("offset", "size")]
 COLUMNS = ["shard", "key", "path", "split", "label", "n_frames", "height", "width", *PLACES]
+SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in COLUMNS])
 WILD = "*?["
 
 
@@ -85,15 +88,41 @@ def read_index(layout: Layout, names: list[str] | None) -> Any:
     return index
 
 
+def vouched(layout: Layout) -> str:
+    """16 digits of the hash that dataset.json has of itself, and by it of all files.
+
+    Raises FlowprepError when it, or a table that is read here, is not as flowprep wrote it.
+    """
+    hint = f"run flowprep verify {layout.out}"
+    try:
+        body = load_dataset(_regular(layout.dataset))
+        for path in (layout.index, layout.classes, layout.config):
+            if sha256_file(_regular(path)) != body["files"].get(path.name):
+                raise FlowprepError(f"{path} is not the one that dataset.json vouches for", hint)
+        return str(json.loads(layout.dataset.read_bytes())["sha256"])[:16]
+    except (OSError, ValueError) as error:
+        raise FlowprepError(f"{layout.dataset} does not read: {error}", hint) from error
+
+
+def _regular(path: Path) -> Path:
+    """The path, unless what is there would never end. Raises ValueError."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is not a file")
+    return path
+
+
 def _parquet(layout: Layout) -> Any:
     try:
-        return pq.read_table(layout.index, columns=COLUMNS)
+        index = pq.ParquetFile(_regular(layout.index)).read(columns=COLUMNS)
+        if not index.schema.equals(SCHEMA) or any(column.null_count for column in index.columns):
+            raise ValueError("it has other columns than flowprep writes")
+        return index
     except FileNotFoundError:
         raise FlowprepError(
             f"there is no {layout.index}",
             "give the folder that flowprep extract wrote; if it did not finish, run it again",
         ) from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise FlowprepError(
             f"{layout.index} does not read: {error}", f"run flowprep verify {layout.out}"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +15,9 @@ import pyarrow.compute as pc
 from flowprep.config import load_toml
 from flowprep.errors import FlowprepError
 from flowprep.records import I64
-from flowprep.shard.index import load_dataset
 from flowprep.shard.layout import Layout
 from train.data.labels import join_labels
-from train.data.shards import PLACES, find_tars, read_index
+from train.data.shards import PLACES, find_tars, read_index, vouched
 from train.data.splits import SPLITS, TRAIN, VAL, check_splits, held_out
 
 
@@ -95,6 +93,7 @@ def load_table(
     """
     layout, names = find_tars(shards)
     index = read_index(layout, names)
+    fingerprint = vouched(layout)
     notes: list[str] = []
     known = _dataset_classes(layout)
     if labels:
@@ -106,7 +105,7 @@ def load_table(
     index = _in_known_splits(index, notes)
     if labelled:
         index = _labelled(index, notes)
-    table = _columns(layout, index, _agreed(known, classes, index), notes)
+    table = _columns(layout, index, _agreed(known, classes, index), fingerprint, notes)
     check_splits(table.videos, table.video_N, table.split_N)
     return _with_val(table, val_share)
 
@@ -114,8 +113,10 @@ def load_table(
 def _dataset_classes(layout: Layout) -> list[str]:
     try:
         return layout.classes.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
+    except UnicodeDecodeError as error:
+        raise FlowprepError(
+            f"{layout.classes} is not UTF-8", f"run flowprep verify {layout.out}"
+        ) from error
 
 
 def _in_known_splits(index: Any, notes: list[str]) -> Any:
@@ -162,17 +163,9 @@ def _agreed(known: list[str], classes: Sequence[str] | None, index: Any) -> list
     return names
 
 
-def _fingerprint(layout: Layout) -> str:
-    try:
-        load_dataset(layout.dataset)
-        return str(json.loads(layout.dataset.read_bytes())["sha256"])[:16]
-    except (OSError, ValueError) as error:
-        raise FlowprepError(
-            f"{layout.dataset} does not read: {error}", f"run flowprep verify {layout.out}"
-        ) from error
-
-
-def _columns(layout: Layout, index: Any, classes: list[str], notes: list[str]) -> Table:
+def _columns(
+    layout: Layout, index: Any, classes: list[str], fingerprint: str, notes: list[str]
+) -> Table:
     settings = load_toml(layout.config).get("settings", {})
     shards, tar_N = _numbered(index["shard"])
     videos, video_N = _numbered(index["path"])
@@ -190,7 +183,7 @@ def _columns(layout: Layout, index: Any, classes: list[str], notes: list[str]) -
         width_N=index["width"].to_numpy(),
         places_N32=np.stack([index[n].to_numpy() for n in PLACES], -1).reshape(-1, 3, 2),
         extraction=settings,
-        fingerprint=_fingerprint(layout),
+        fingerprint=fingerprint,
         notes=notes,
     )
 

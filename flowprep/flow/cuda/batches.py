@@ -21,7 +21,7 @@ from flowprep.flow.cuda.layout import (
     lay_out,
 )
 from flowprep.flow.pairwise import diverged
-from flowprep.records import U8
+from flowprep.records import F64, U8
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,15 @@ class Solved:
     out: np.ndarray  # float32 [P, 2, H, W], or codes [P, 2H, W]
     counts_PLW: np.ndarray  # int32: iterations of each level and warp; level 0 is the full size
     stats_PB3: np.ndarray  # float64, per band: sum of |flow|, largest |flow|^2, pixels beyond bound
+
+    @property
+    def measured_P3(self) -> F64:
+        """Of a whole pair: sum of |flow|, largest |flow|, pixels beyond the bound.
+
+        Bands are added one after the other, so that a pair's sum has the same bits in any batch.
+        """
+        sums_BP, squares_BP, beyond_BP = self.stats_PB3.T
+        return np.stack([sum(sums_BP), np.sqrt(squares_BP.max(axis=0)), sum(beyond_BP)], axis=1)
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,22 @@ def test_little_memory_means_the_same_codes_and_statistics(make_cuda: MakeCuda) 
     assert sum(device.launched.count("begin") for device in engine.devices) >= 14 / 3
 
 
+def test_the_host_keeps_no_more_memory_than_what_comes_down_takes(make_cuda: MakeCuda) -> None:
+    clip, quantizer = noise(5), make_quantizer("symmetric", 20)
+    want = make_cuda(**FEW).compute(clip)
+    engine = make_cuda(**FEW)
+    values_per_lane = engine.batch_pairs((20, 30)) // 2 * 2 * 20 * 30
+    (coded,) = engine.compute_codes_batch([clip], quantizer)
+    assert engine.devices[0].host_bytes == [values_per_lane]
+    batches = engine.solve([clip], Codes.of(quantizer))
+    (_, solved) = next(batches)
+    np.testing.assert_array_equal(engine.compute(clip), want)  # in memory of its own
+    np.testing.assert_array_equal(solved.out, coded.codes)
+    assert engine.devices[0].host_bytes == [values_per_lane, 4 * values_per_lane]
+    engine.compute_codes_batch([clip], quantizer)
+    assert len(engine.devices[0].host_bytes) == 2
+
+
 @pytest.mark.parametrize("plane", ["dx", "dy"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_one_value_that_is_not_finite_shows_in_its_pair_and_in_no_other(

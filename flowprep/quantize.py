@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from flowprep.errors import FlowprepError
-from flowprep.records import F32, Codes
+from flowprep.records import F32, CodedFlow, Codes
 
 MapName = Literal["symmetric", "i3d", "int16"]
 MAPS: tuple[str, ...] = get_args(MapName)
@@ -52,6 +52,21 @@ class Quantizer:
         np.rint(codes, out=codes)
         np.clip(codes, self.lowest, self.highest, out=codes)
         return codes.reshape(n, 2 * height, width).astype(self.dtype)
+
+    def coded(self, uv: F32) -> CodedFlow:
+        """Flow float32 [T, 2, H, W] in pixels -> its codes, and what they no longer tell."""
+        measured = [self._measured(*pair) for pair in uv]
+        sum_px, max_px, n_beyond = np.array(measured, np.float64).reshape(-1, 3).T
+        return CodedFlow(self.encode(uv), sum_px, max_px, n_beyond.astype(np.int64))
+
+    def _measured(self, dx: F32, dy: F32) -> tuple[float, float, int]:
+        squared = dx * dx + dy * dy
+        sum_px = float(np.sqrt(squared).sum(dtype=np.float64))
+        max_px = float(squared.max()) ** 0.5
+        if max_px <= self.bound_px:
+            return sum_px, max_px, 0
+        beyond = np.maximum(np.abs(dx), np.abs(dy)) > self.bound_px
+        return sum_px, max_px, int(np.count_nonzero(beyond))
 
     def decode(self, codes: Codes) -> F32:
         """Codes [T, 2H, W] -> flow float32 [T, 2, H, W] in pixels."""

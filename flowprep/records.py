@@ -6,14 +6,15 @@
     FlowField.uv      float32 [T-1, 2, H, W] channel 0 = dx to the right, 1 = dy downward,
                                              pixels per frame step at the stored size
     gray_THW          uint8   [T, H, W]      BT.601 luma of the resized RGB, full range
-    codes             uint8 or uint16 [T-1, 2H, W]  quantised flow, dx plane above dy plane
+    CodedFlow.codes   uint8 or uint16 [T-1, 2H, W]  quantised flow, dx plane above dy plane
 
 Flow i belongs to the pair (frame i, frame i+1).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
@@ -68,6 +69,41 @@ class FlowField:
 
     def __len__(self) -> int:
         return len(self.uv)
+
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.uv).all())
+
+
+@dataclass(frozen=True)
+class CodedFlow:
+    """Quantised flow of successive pairs, and what is told of each pair's flow before that.
+
+    Pair by pair, so that totals over a clip do not depend on how it was cut.
+    """
+
+    codes: Codes
+    sum_px: F64  # [T-1] of the lengths of the vectors; not finite when one of them is not
+    max_px: F64  # [T-1] the longest vector
+    n_beyond: I64  # [T-1] vectors with dx or dy beyond the bound
+
+    def __post_init__(self) -> None:
+        dtype = np.uint16 if self.codes.dtype == np.uint16 else np.uint8
+        _check("codes", self.codes, dtype, (None, None, None))
+        _check("sum_px", self.sum_px, np.float64, (len(self.codes),))
+        _check("max_px", self.max_px, np.float64, (len(self.codes),))
+        _check("n_beyond", self.n_beyond, np.int64, (len(self.codes),))
+
+    @classmethod
+    def joined(cls, parts: Sequence[CodedFlow]) -> CodedFlow:
+        """One after the other; at least one part."""
+        arrays = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        return cls(*(np.concatenate(these) for these in arrays))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.sum_px).all())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,6 +146,22 @@ def test_saturated_values_are_counted() -> None:
     assert make_quantizer("int16", 20).saturated_count(uv) == 0
 
 
+@pytest.mark.parametrize("name", MAPS)
+def test_coded_flow_tells_what_its_codes_no_longer_do(name: str) -> None:
+    quantizer = make_quantizer(name, 20)
+    uv = np.random.default_rng(0).uniform(-10, 10, (3, 2, 50, 70)).astype(np.float32)
+    uv[1, :, 7, 9] = -1500, 0.5
+    uv[1, :, 49, 69] = 2000, -2000
+    coded = quantizer.coded(uv)
+    lengths = np.hypot(*np.moveaxis(uv.astype(np.float64), 1, 0))
+    np.testing.assert_array_equal(coded.codes, quantizer.encode(uv))
+    np.testing.assert_allclose(coded.sum_px, lengths.sum(axis=(1, 2)), rtol=1e-7)
+    np.testing.assert_allclose(coded.max_px, lengths.max(axis=(1, 2)), rtol=1e-7)
+    assert coded.n_beyond.tolist() == [0, 2, 0]
+    assert coded.is_finite()
+    assert len(quantizer.coded(uv[:0])) == 0
+
+
 @pytest.mark.parametrize("bound_px", [0, -1, 1024.5, float("nan"), float("inf")])
 def test_impossible_bounds_are_refused(bound_px: float) -> None:
     with pytest.raises(FlowprepError, match="bound"):

@@ -6,17 +6,15 @@ alone: whatever the chunk, batch, order, thread count or neighbours, it is bit-i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from itertools import pairwise
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any, Protocol, runtime_checkable
 
 from flowprep.errors import FlowprepError
-from flowprep.records import F32, U8
+from flowprep.quantize import Quantizer
+from flowprep.records import F32, U8, CodedFlow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +74,22 @@ class Engine(Protocol):
 
     def batch_pairs(self, size_HW: tuple[int, int]) -> int:
         """Pairs of that size it would like at a time; 1 where more are no faster."""
+        ...
+
+
+@runtime_checkable
+class GivesCodes(Protocol):
+    """What an engine may have besides: it quantises where it computes, so that the host need not.
+
+    An engine that has this method is asked for codes wherever flow is only stored.
+    """
+
+    def compute_codes_batch(self, clips: Sequence[U8], quantizer: Quantizer) -> list[CodedFlow]:
+        """`quantizer.coded` of what `compute_batch` gives.
+
+        The codes have the same bits; `sum_px` and `max_px` agree to float32 rounding, and
+        `sum_px` of a pair whose flow is not finite is not finite.
+        """
         ...
 
 
@@ -196,56 +210,3 @@ def resolve_auto() -> tuple[str, str]:
             return name, f"{status.detail}{skipped}"
         reasons.append(f"{name}: {status.detail}")
     raise FlowprepError(f"no engine is live here ({'; '.join(reasons)})", "see flowprep engines")
-
-
-def stream(engine: Engine, chunks: Iterable[U8]) -> Iterator[F32]:
-    """Flow of a clip that comes in chunks uint8 [n, H, W]; yields one float32 array per chunk.
-
-    The last frame of a chunk is carried over, so T frames give T-1 flows in all; the first chunk
-    of n frames gives n-1, every later one n. Pairs of identical frames are 0, not computed.
-    """
-    last: U8 | None = None
-    for chunk in chunks:
-        gray = chunk if last is None else np.concatenate([last[None], chunk])
-        last = gray[-1]
-        yield compute_distinct(engine, gray)
-
-
-def compute_distinct(engine: Engine, gray_THW: U8) -> F32:
-    """`engine.compute`, but pairs of identical frames give zero flow without being computed."""
-    return compute_distinct_batch(engine, [gray_THW])[0]
-
-
-def compute_distinct_batch(engine: Engine, clips: Sequence[U8]) -> list[F32]:
-    """`compute_distinct` of several clips of one frame size, in one call of the engine."""
-    runs = [
-        (number, start, stop)
-        for number, gray_THW in enumerate(clips)
-        for start, stop in _runs(~identical_pairs(gray_THW))
-    ]
-    computed = engine.compute_batch([clips[n][start : stop + 1] for n, start, stop in runs])
-    whole = {n: flow for (n, *_), flow in zip(runs, computed, strict=True)}
-    flows = [
-        whole[n] if n in whole and len(whole[n]) == len(gray_THW) - 1 else _still(gray_THW)
-        for n, gray_THW in enumerate(clips)
-    ]
-    for (n, start, stop), flow in zip(runs, computed, strict=True):
-        if flows[n] is not flow:
-            flows[n][start:stop] = flow
-    return flows
-
-
-def _still(gray_THW: U8) -> F32:
-    n_frames, height, width = gray_THW.shape
-    return np.zeros((n_frames - 1, 2, height, width), np.float32)
-
-
-def identical_pairs(gray_THW: U8) -> np.ndarray:
-    """bool [T-1]: frame i equals frame i+1 in every pixel."""
-    return np.array([np.array_equal(a, b) for a, b in pairwise(gray_THW)], dtype=bool)
-
-
-def _runs(mask: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

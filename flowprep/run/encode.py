@@ -14,7 +14,7 @@ import numpy as np
 from flowprep import __version__
 from flowprep.codec.base import Codec, FrameWriter
 from flowprep.errors import ClipError, reason_of
-from flowprep.records import F32, F64, Media
+from flowprep.records import F64, CodedFlow, Media
 from flowprep.run.overlap import StageClock
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event
 from flowprep.shard.schema import SampleInfo
@@ -27,21 +27,16 @@ if TYPE_CHECKING:
 class FlowStats:
     """Running totals over the flow of a clip, the same however it is cut into chunks."""
 
-    def __init__(self, bound_px: float) -> None:
-        self.bound_px = bound_px
-        self.n_vectors = self.n_saturated = 0
+    def __init__(self) -> None:
+        self.n_vectors = self.n_beyond = 0
         self.sum_px = self.max_px = 0.0
 
-    def add(self, uv: F32) -> None:
-        """Count flow [n, 2, H, W]."""
-        for dx, dy in uv:
-            squared = dx * dx + dy * dy
-            self.n_vectors += squared.size
-            self.sum_px += float(np.sqrt(squared).sum(dtype=np.float64))
-            self.max_px = max(self.max_px, float(squared.max()) ** 0.5)
-            if self.max_px > self.bound_px:
-                beyond = np.maximum(np.abs(dx), np.abs(dy)) > self.bound_px
-                self.n_saturated += int(np.count_nonzero(beyond))
+    def add(self, flow: CodedFlow) -> None:
+        self.n_vectors += flow.codes.size // 2
+        for sum_px in flow.sum_px.tolist():
+            self.sum_px += sum_px
+        self.max_px = max([self.max_px, *flow.max_px.tolist()])
+        self.n_beyond += int(flow.n_beyond.sum())
 
     @property
     def mean_px(self) -> float:
@@ -50,7 +45,7 @@ class FlowStats:
     @property
     def saturated_share(self) -> float:
         """Share of pixels with dx or dy beyond the bound."""
-        return round(self.n_saturated / max(1, self.n_vectors), 9)
+        return round(self.n_beyond / max(1, self.n_vectors), 9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +99,7 @@ class SampleBuilder:
         self.height, self.width = first.gray.shape[1:]
         self._pts_s: list[F64] = []
         self._corrupt = self._identical = self._n_flows = 0
-        self._stats = FlowStats(tools.quantizer.bound_px)
+        self._stats = FlowStats()
         self._exit = contextlib.ExitStack()
         self._rgb_path = scratch / f"rgb.{tools.rgb_codec.suffix}"
         self._flow_path = scratch / f"flow.{tools.flow_codec.suffix}"
@@ -127,10 +122,11 @@ class SampleBuilder:
         with clock.stage("encode rgb"):
             self._rgb.write(chunk.frames.rgb, times)
         with clock.stage("quantize"):
-            codes = self._tools.quantizer.encode(chunk.flow.uv)
-            self._stats.add(chunk.flow.uv)
+            flow = chunk.flow
+            coded = flow if isinstance(flow, CodedFlow) else self._tools.quantizer.coded(flow.uv)
+            self._stats.add(coded)
         with clock.stage("encode flow"):
-            self._flow.write(codes, pair_times)
+            self._flow.write(coded.codes, pair_times)
 
     def _pair_times(self, times: F64) -> F64:
         """The time of the first frame of each pair that ends in this chunk."""

@@ -73,7 +73,8 @@ class Maker:
         begun = self.reporter.begin(tasks)
         decoding = decode_stage(begun, job.root, job.settings, tools.decoder, clock)
         decoded = Background(alive(decoding), depth)
-        flowed = Background(alive(flow_stage(decoded, tools.engine, clock)), depth)
+        flowing = flow_stage(decoded, tools.engine, tools.quantizer, clock)
+        flowed = Background(alive(flowing), depth)
         return encode_stage(
             self._counted(flowed),
             lambda first: SampleBuilder(job, tools, first, self.scratch),

@@ -18,8 +18,10 @@ from flowprep.decode.base import Decoder, Limits
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.decode.opening import check_size
 from flowprep.errors import ClipError, DeviceLost, Reason, reason_of
-from flowprep.flow.base import Engine, compute_distinct_batch, identical_pairs
-from flowprep.records import F32, U8, Clip, FlowField, Frames, Media
+from flowprep.flow.base import Engine
+from flowprep.flow.distinct import compute_to_store, identical_pairs
+from flowprep.quantize import Quantizer
+from flowprep.records import U8, Clip, CodedFlow, FlowField, Frames, Media
 from flowprep.run.overlap import StageClock
 
 CHUNK_BYTES = 16 << 20
@@ -47,7 +49,7 @@ class Chunk:
     is_last: bool
     corrupt_frames: int = 0
     identical: int = 0
-    flow: FlowField | None = None
+    flow: FlowField | CodedFlow | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +145,18 @@ def chunk_length(width: int, height: int) -> int:
     return int(np.clip(CHUNK_BYTES // (width * height * 3), 1, MAX_CHUNK_FRAMES))
 
 
-def flow_stage(events: Iterable[Event], engine: Engine, clock: StageClock) -> Iterator[Event]:
+def flow_stage(
+    events: Iterable[Event], engine: Engine, quantizer: Quantizer, clock: StageClock
+) -> Iterator[Event]:
     """Every chunk with its flow, in order; computed in batches as large as the engine likes.
 
-    What an engine raises costs the clip it is about. Raises DeviceLost, which ends the worker.
+    It is quantised where the engine can do that, else left to the next stage. What an engine raises
+    costs the clip it is about. Raises DeviceLost, which ends the worker.
     """
     broken: ClipTask | None = None
     for batch in _batches(_with_last_frames(events), engine):
         with clock.stage("flow"):
-            results = _flows(batch, engine)
+            results = _flows(batch, engine, quantizer)
         for result in results:
             if result.task is broken:
                 continue
@@ -200,16 +205,17 @@ def _after(last: U8, gray: U8) -> U8:
     return np.concatenate([last[None], gray])
 
 
-def _flows(batch: list[Waiting], engine: Engine) -> list[Event]:
+def _flows(batch: list[Waiting], engine: Engine, quantizer: Quantizer) -> list[Event]:
     """All in one call; when that fails, each chunk by itself, to find the one that is at fault."""
     chunks = [(event, gray) for event, gray in batch if gray is not None]
     try:
-        flows = compute_distinct_batch(engine, [gray for _, gray in chunks])
+        flows = compute_to_store(engine, [gray for _, gray in chunks], quantizer)
     except DeviceLost:
         raise
     except Exception:  # noqa: BLE001 - told by the chunk that raises it again
         return [
-            event if gray is None else _flow_alone(event, gray, engine) for event, gray in batch
+            event if gray is None else _flow_alone(event, gray, engine, quantizer)
+            for event, gray in batch
         ]
     computed = iter(flows)
     return [
@@ -218,9 +224,9 @@ def _flows(batch: list[Waiting], engine: Engine) -> list[Event]:
     ]
 
 
-def _flow_alone(event: Event, gray: U8, engine: Engine) -> Event:
+def _flow_alone(event: Event, gray: U8, engine: Engine, quantizer: Quantizer) -> Event:
     try:
-        flow = compute_distinct_batch(engine, [gray])[0]
+        flow = compute_to_store(engine, [gray], quantizer)[0]
     except DeviceLost:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this clip only
@@ -229,13 +235,13 @@ def _flow_alone(event: Event, gray: U8, engine: Engine) -> Event:
     return _with_flow(event, gray, flow, engine)
 
 
-def _with_flow(event: Event, gray: U8, flow: F32, engine: Engine) -> Event:
+def _with_flow(event: Event, gray: U8, flow: FlowField | CodedFlow, engine: Engine) -> Event:
     assert isinstance(event, Chunk)
-    if not np.isfinite(flow).all():
+    if not flow.is_finite():
         message = "ValueError: the engine gave values that are not finite"
         return _flow_error(event, engine, message)
     same = int(identical_pairs(gray).sum())
-    return replace(event, flow=FlowField(flow), identical=same)
+    return replace(event, flow=flow, identical=same)
 
 
 def _flow_error(

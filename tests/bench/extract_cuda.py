@@ -24,6 +24,8 @@ import numpy as np
 import stages
 
 from flowprep.flow.base import get_engine
+from flowprep.flow.distinct import compute_to_store
+from flowprep.quantize import make_quantizer
 
 DEFAULT, FAST = stages.CODECS
 BATCHES = 6  # of the engine alone, the first one not counted
@@ -51,13 +53,14 @@ def _options() -> argparse.Namespace:
 
 
 def alone(engine: Any) -> float:
-    """Flows a second of batches of the video, from frames in memory."""
+    """Flows a second of batches of the video, from frames in memory to what is stored."""
+    quantizer = make_quantizer("symmetric", 20)
     gray = np.concatenate([efficiency.gray_clip(i) for i in range(efficiency.N_CLIPS)])
     clips = [gray] * max(1, engine.batch_pairs(gray.shape[1:]) // (len(gray) - 1))
     seconds = []
     for _ in range(BATCHES):
         start = time.perf_counter()
-        engine.compute_batch(clips)
+        compute_to_store(engine, clips, quantizer)
         seconds.append(time.perf_counter() - start)
     return len(clips) * (len(gray) - 1) / float(np.median(seconds[1:]))
 

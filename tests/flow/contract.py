@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from flowprep.errors import FlowprepError
-from flowprep.flow.base import Engine, TVL1Params, stream
-from flowprep.records import F32, U8
+from flowprep.flow.base import Engine, GivesCodes, TVL1Params
+from flowprep.flow.distinct import stream
+from flowprep.quantize import MAPS, make_quantizer
+from flowprep.records import F32, U8, CodedFlow
 from flowprep.synth import Motion, render, render_wave
 
 BORDER_PX = 8  # flow that leaves the frame is not judged
@@ -166,6 +168,39 @@ def check_sinusoid(case: Case) -> None:
     assert error < 0.5, f"mean |error| {error:.3f} px"
 
 
+def check_codes(case: Case) -> None:
+    """A small bound, so that some of the flow is beyond it."""
+    gray = clip(Motion(dx_px=-2.0, rotate_deg=3.0), 4, 70, 44)
+    flow = case.make().compute(gray)
+    for name in MAPS:
+        quantizer = make_quantizer(name, 1.5)
+        (got,), want = codes(case.make(), [gray], name), quantizer.coded(flow)
+        assert np.array_equal(got.codes, want.codes), f"the codes of map {name}"
+        np.testing.assert_allclose(got.sum_px, want.sum_px, rtol=1e-5)
+        np.testing.assert_allclose(got.max_px, want.max_px, rtol=1e-6)
+        assert np.array_equal(got.n_beyond, want.n_beyond)
+        assert want.n_beyond.any() == (name != "int16")
+
+
+def check_codes_of_pairs_are_independent(case: Case) -> None:
+    gray, other = clip(SPIN, 4, 70, 44), clip(Motion(dx_px=-2.0), 2, 70, 44, seed=7)
+    engine = case.make()
+    (whole,) = codes(case.make(), [gray])
+    alone = codes(engine, [gray[2:], other, gray[:3], gray[:1]])
+    assert [len(coded) for coded in alone] == [1, 1, 2, 0]
+    joined = CodedFlow.joined([alone[2], alone[0]])
+    for field in ("codes", "sum_px", "max_px", "n_beyond"):
+        got, want = getattr(joined, field), getattr(whole, field)
+        assert got.dtype == want.dtype
+        assert got.tobytes() == want.tobytes(), f"{field} of a pair depends on its neighbours"
+    assert codes(engine, []) == []
+
+
+def codes(engine: Engine, clips: list[U8], name: str = "symmetric") -> list[CodedFlow]:
+    assert isinstance(engine, GivesCodes)
+    return engine.compute_codes_batch(clips, make_quantizer(name, 1.5))
+
+
 CHECKS: dict[str, Callable[[Case], None]] = {
     "describes_itself": check_describes_itself,
     "shapes": check_shapes,
@@ -188,13 +223,21 @@ TVL1_CHECKS: dict[str, Callable[[Case], None]] = {
     "sinusoid": check_sinusoid,
 }
 
+CODES_CHECKS: dict[str, Callable[[Case], None]] = {
+    "codes": check_codes,
+    "codes_of_pairs_are_independent": check_codes_of_pairs_are_independent,
+}
+"""For engines that can quantise."""
+
 
 def check_engine(
     make_engine: Callable[..., Engine], *, is_tvl1: bool = True, interior_epe_px: float = 0.03
 ) -> None:
     """Run every check; `make_engine(threads=..., **params)` gives a new engine."""
     case = Case(make=make_engine, is_tvl1=is_tvl1, interior_epe_px=interior_epe_px)
-    for check in (CHECKS | TVL1_CHECKS if is_tvl1 else CHECKS).values():
+    tvl1_checks = TVL1_CHECKS if is_tvl1 else {}
+    codes_checks = CODES_CHECKS if isinstance(case.make(), GivesCodes) else {}
+    for check in (CHECKS | tvl1_checks | codes_checks).values():
         check(case)
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from flowprep.errors import FlowprepError
-from flowprep.flow import base
+from flowprep.flow import base, distinct
 from flowprep.flow.base import EngineEntry, TVL1Params
+from flowprep.quantize import MAPS, Quantizer, make_quantizer
+from flowprep.records import CodedFlow
 
 
 class Counting:
@@ -121,28 +123,53 @@ def test_an_installed_package_brings_an_engine_but_cannot_replace_ours(
 def test_stream_carries_the_last_frame_and_never_computes_a_pair_twice() -> None:
     engine = Counting()
     chunks = [frames(1, 3), frames(6), frames(10, 15, 21)]
-    got = [flow[:, 0, 0, 0].tolist() for flow in base.stream(engine, chunks)]
+    got = [flow[:, 0, 0, 0].tolist() for flow in distinct.stream(engine, chunks)]
     assert got == [[2], [3], [4, 5, 6]]
     assert engine.n_pairs == [1, 1, 3]
 
 
 def test_stream_of_single_frames_starts_with_no_flow() -> None:
-    got = list(base.stream(Counting(), [frames(1), frames(4)]))
+    got = list(distinct.stream(Counting(), [frames(1), frames(4)]))
     assert [flow.shape for flow in got] == [(0, 2, 4, 5), (1, 2, 4, 5)]
 
 
 def test_identical_pairs_are_zero_and_not_computed() -> None:
     engine = Counting()
-    flow = base.compute_distinct(engine, frames(7, 7, 9, 12, 12, 12, 20))
+    flow = distinct.compute_distinct(engine, frames(7, 7, 9, 12, 12, 12, 20))
     assert flow[:, 0, 0, 0].tolist() == [0, 2, 3, 0, 0, 8]
     assert engine.n_pairs == [2, 1]
+
+
+class CountingCodes(Counting):
+    """Gives codes as well."""
+
+    def compute_codes_batch(
+        self, clips: Sequence[np.ndarray], quantizer: Quantizer
+    ) -> list[CodedFlow]:
+        return [quantizer.coded(self.compute(gray)) for gray in clips]
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_identical_pairs_get_the_code_of_zero_flow_and_are_not_computed(name: str) -> None:
+    engine, quantizer = CountingCodes(), make_quantizer(name, 20)
+    clips = [frames(7, 7, 9, 12, 12, 12, 20), frames(3, 3), frames(3, 6), frames(4)]
+    coded = distinct.compute_distinct_codes_batch(engine, clips, quantizer)
+    assert engine.n_pairs == [2, 1, 1]
+    zero_code = {"symmetric": 128, "i3d": 128, "int16": 32768}[name]
+    for flow, steps in zip(coded, ([0, 2, 3, 0, 0, 8], [0], [3], []), strict=True):
+        assert flow.codes.shape == (len(steps), 8, 5)
+        is_zero = (flow.codes == zero_code).all(axis=(1, 2))
+        assert is_zero.tolist() == [step == 0 for step in steps]
+        np.testing.assert_allclose(flow.max_px, np.sqrt(2) * np.array(steps), rtol=1e-6)
+        np.testing.assert_allclose(flow.sum_px, 20 * flow.max_px, rtol=1e-6)
+        assert not flow.n_beyond.any()
 
 
 def test_identical_means_every_pixel() -> None:
     gray = frames(5, 5, 5)
     gray[1, 3, 4] = 6
     gray = np.concatenate([gray, gray[-1:]])
-    assert base.identical_pairs(gray).tolist() == [False, False, True]
+    assert distinct.identical_pairs(gray).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(

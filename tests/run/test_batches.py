@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,15 +16,18 @@ from flowprep.config import Settings
 from flowprep.errors import ClipError, DeviceLost, FlowprepError
 from flowprep.flow.pairwise import PairEngine
 from flowprep.processes import EXIT_DEVICE_LOST
-from flowprep.records import F32, U8, Clip, Frames
+from flowprep.quantize import Quantizer, make_quantizer
+from flowprep.records import F32, U8, Clip, CodedFlow, FlowField, Frames
+from flowprep.run.encode import FlowStats
 from flowprep.run.executors import Resources, _specs
 from flowprep.run.overlap import StageClock
 from flowprep.run.schedule import WorkerSpec
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event, flow_stage
 from flowprep.run.worker import Worker
 
-BAD = 255
-"""A frame of this gray value makes the engine fail."""
+BAD, NOT_FINITE = 255, 254
+"""Frames of these gray values make an engine fail."""
+QUANTIZER = make_quantizer("int16", 20)
 
 
 class Counting(PairEngine):
@@ -50,6 +54,21 @@ class Counting(PairEngine):
             yield np.full((2, *before.shape), step, np.float32)
 
 
+class CountingCodes(Counting):
+    """Hands out codes only. After a frame of the value NOT_FINITE, flow is no number."""
+
+    def compute_batch(self, clips: Any) -> list[F32]:
+        raise AssertionError("flow as numbers is not asked for")
+
+    def compute_codes_batch(self, clips: Any, quantizer: Quantizer) -> list[CodedFlow]:
+        self.calls.append([len(clip) - 1 for clip in clips])
+        return [self._coded(clip, quantizer.coded(self.compute(clip))) for clip in clips]
+
+    def _coded(self, clip: U8, coded: CodedFlow) -> CodedFlow:
+        is_spoiled = clip[:-1, 0, 0] == NOT_FINITE
+        return replace(coded, sum_px=np.where(is_spoiled, np.nan, coded.sum_px))
+
+
 def task(key: str) -> ClipTask:
     clip = Clip.__new__(Clip)
     object.__setattr__(clip, "key", key)
@@ -68,13 +87,17 @@ def chunks(one: ClipTask, *parts: list[int], side: int = 4) -> Iterator[Chunk]:
 def run(engine: Counting, *events: Event) -> list[tuple[str, Any]]:
     """(key, flow of each pair) of each chunk, or (key, stage, reason)."""
     out: list[Any] = []
-    for event in flow_stage(events, engine, StageClock()):
+    for event in flow_stage(events, engine, QUANTIZER, StageClock()):
         if isinstance(event, Broken):
             out.append((event.task.clip.key, event.stage, event.error.reason))
         else:
-            assert event.flow is not None
-            out.append((event.task.clip.key, event.flow.uv[:, 0, 0, 0].tolist()))
+            out.append((event.task.clip.key, uv_of(event.flow)[:, 0, 0, 0].tolist()))
     return out
+
+
+def uv_of(flow: FlowField | CodedFlow | None) -> F32:
+    assert flow is not None
+    return flow.uv if isinstance(flow, FlowField) else QUANTIZER.decode(flow.codes)
 
 
 TWO_CLIPS = [([1, 2], [4, 7], [11]), ([50, 60, 80], [110])]
@@ -129,6 +152,63 @@ def test_a_clip_that_breaks_while_its_chunks_wait_comes_after_them() -> None:
     broken = Broken(task=one, stage="decode", error=ClipError("decode-error", "torn"))
     told = run(Counting(100), first, broken, *chunks(task("b"), [1, 3]))
     assert told == [("a", [1]), ("a", "decode", "decode-error"), ("b", [2])]
+
+
+class Forgetful(Counting):
+    def compute(self, gray_THW: U8) -> F32:
+        flow = super().compute(gray_THW)
+        return flow[1:] if (gray_THW == BAD).any() else flow
+
+    def _flows(self, gray_THW: U8) -> Iterator[np.ndarray]:
+        return super()._flows(np.minimum(gray_THW, BAD - 1))
+
+
+@pytest.mark.parametrize("n_wanted", [1, 100])
+def test_an_engine_that_gives_too_few_pairs_is_at_fault(n_wanted: int) -> None:
+    events = [*chunks(task("a"), [1, 2, BAD], [3]), *chunks(task("b"), [1, 9])]
+    told = run(Forgetful(n_wanted), *events)
+    assert told == [("a", "flow", "flow-error"), ("b", [8])]
+
+
+# --- engines that give codes ---
+
+
+@pytest.mark.parametrize("n_wanted", [1, 3, 100])
+def test_codes_come_chunk_by_chunk_too(n_wanted: int) -> None:
+    a, b = (list(chunks(task(key), *parts)) for key, parts in zip("ab", TWO_CLIPS, strict=True))
+    assert run(CountingCodes(n_wanted), *a, *b) == FLOWS
+
+
+@pytest.mark.parametrize("n_wanted", [1, 4, 100])
+@pytest.mark.parametrize("bad", [BAD, NOT_FINITE])
+def test_a_clip_whose_codes_are_no_good_costs_no_other(n_wanted: int, bad: int) -> None:
+    events = [
+        *chunks(task("a"), [1, 1, 2], [3]),
+        *chunks(task("b"), [5, bad, 9], [6], [7]),
+        *chunks(task("c"), [1, 9]),
+    ]
+    told = run(CountingCodes(n_wanted), *events)
+    assert told == [("a", [0, 1]), ("a", [1]), ("b", "flow", "flow-error"), ("c", [8])]
+
+
+def test_totals_of_a_clip_do_not_depend_on_its_chunks() -> None:
+    noise = np.random.default_rng(0)
+    uv = noise.normal(0, 10 ** noise.uniform(-3, 2, (40, 1, 1, 1)), (40, 2, 9, 11))
+    lengths = np.hypot(uv[:, 0], uv[:, 1])
+    sums_px = lengths.sum(axis=(1, 2))  # in float64, so that their order matters
+    coded = replace(QUANTIZER.coded(uv.astype(np.float32)), sum_px=sums_px)
+    got = set()
+    for cuts in ([], [1, 2, 3], [17], [5, 5, 30], list(range(1, 40))):
+        stats = FlowStats()
+        for pairs in np.split(np.arange(40), cuts):
+            arrays = (getattr(coded, f.name)[pairs] for f in fields(coded))
+            stats.add(CodedFlow(*arrays))
+        got.add((stats.n_vectors, stats.sum_px, stats.max_px, stats.n_beyond))
+    ((n_vectors, sum_px, max_px, n_beyond),) = got
+    assert n_vectors == lengths.size
+    assert sum_px == pytest.approx(lengths.sum(), rel=1e-12)
+    assert max_px == pytest.approx(lengths.max(), rel=1e-6)
+    assert n_beyond == (np.abs(uv).max(axis=1) > QUANTIZER.bound_px).sum()
 
 
 # --- a device that is lost ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from flowprep.flow.cuda.layout import (
     lay_out,
 )
 from flowprep.flow.pairwise import diverged
-from flowprep.records import U8
+from flowprep.records import F64, U8
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,15 @@ class Solved:
     out: np.ndarray  # float32 [P, 2, H, W], or codes [P, 2H, W]
     counts_PLW: np.ndarray  # int32: iterations of each level and warp; level 0 is the full size
     stats_PB3: np.ndarray  # float64, per band: sum of |flow|, largest |flow|^2, pixels beyond bound
+
+    @property
+    def measured_P3(self) -> F64:
+        """Of a whole pair: sum of |flow|, largest |flow|, pixels beyond the bound.
+
+        Bands are added one after the other, so that a pair's sum has the same bits in any batch.
+        """
+        sums_BP, squares_BP, beyond_BP = self.stats_PB3.T
+        return np.stack([sum(sums_BP), np.sqrt(squares_BP.max(axis=0)), sum(beyond_BP)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,7 @@ class Lane:
         self.geometry = Geometry.of(size_HW, params)
         self.capacity = _largest(self.geometry, budget_bytes)
         self._address = self._allocate()
-        out_bytes = self.capacity.n_pairs * 2 * size_HW[0] * size_HW[1] * FLOAT32.bytes
-        self._out = device.host_memory(out_bytes)
+        self._out = np.empty(0, np.uint8)
         self._batch: Batch | None = None
         self._codes = FLOAT32
 
@@ -124,6 +133,7 @@ class Lane:
         """Ask for the pairs of `runs`, within the capacity, one after the other."""
         lengths = [run.n_pairs + 1 for run in runs]
         self._codes = codes
+        self._make_room(codes)
         self._batch = batch = lay_out(
             self.geometry,
             self._params,
@@ -138,6 +148,12 @@ class Lane:
             self._device.launch("make_level", self._address, level)
         for kernel in ("make_taps", "begin", "solve"):
             self._device.launch(kernel, self._address)
+
+    def _make_room(self, codes: Codes) -> None:
+        """On the host, for a full batch: codes take a quarter or half of what float32 takes."""
+        n_bytes = self.capacity.n_pairs * 2 * math.prod(self.geometry.size_HW) * codes.bytes
+        if len(self._out) < n_bytes:
+            self._out = self._device.host_memory(n_bytes)
 
     def _send(self, clips: Sequence[U8], runs: Sequence[Run], batch: Batch) -> None:
         device, at = self._device, batch.addresses["frames"]

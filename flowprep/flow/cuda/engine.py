@@ -16,7 +16,8 @@ from flowprep.flow.cuda.batches import Capacity, Lane, Run, Solved, lanes_within
 from flowprep.flow.cuda.device import CupyDevice, Device
 from flowprep.flow.cuda.layout import FLOAT32, Codes
 from flowprep.flow.pairwise import check_gray, check_threads, tvl1_params
-from flowprep.records import F32, U8
+from flowprep.quantize import Quantizer
+from flowprep.records import F32, F64, U8, CodedFlow
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,25 @@ class Cuda:
             check_gray(gray_THW)
         flows = [np.empty((len(clip) - 1, 2, *clip.shape[1:]), np.float32) for clip in clips]
         for runs, solved in self.solve(clips):
-            parts = [flows[run.clip][run.first : run.last] for run in runs]
-            starts = np.cumsum([0, *(len(part) for part in parts)])
-            list(self._copiers.map(_copy, parts, np.split(solved.out, starts[1:-1])))
+            self._put(runs, flows, solved.out)
         return flows
+
+    def compute_codes_batch(self, clips: Sequence[U8], quantizer: Quantizer) -> list[CodedFlow]:
+        for gray_THW in clips:
+            check_gray(gray_THW)
+        shapes = [(len(clip) - 1, 2 * clip.shape[1], clip.shape[2]) for clip in clips]
+        codes = [np.empty(shape, quantizer.dtype) for shape in shapes]
+        measured = [np.empty((n_pairs, 3)) for n_pairs, _, _ in shapes]
+        for runs, solved in self.solve(clips, Codes.of(quantizer)):
+            self._put(runs, codes, solved.out)
+            self._put(runs, measured, solved.measured_P3)
+        return [_coded(*of_clip) for of_clip in zip(codes, measured, strict=True)]
+
+    def _put(self, runs: Sequence[Run], clips: Sequence[np.ndarray], batch: np.ndarray) -> None:
+        """What a batch holds, pair by pair, to where it belongs in each clip."""
+        parts = [clips[run.clip][run.first : run.last] for run in runs]
+        starts = np.cumsum([run.n_pairs for run in runs])
+        list(self._copiers.map(_copy, parts, np.split(batch, starts[:-1])))
 
     def batch_pairs(self, size_HW: tuple[int, int]) -> int:
         return sum(lane.capacity.n_pairs for lane in self._lanes_for(size_HW))
@@ -122,5 +138,10 @@ def _finished(started: deque[tuple[list[Run], Lane]]) -> tuple[list[Run], Solved
     return runs, lane.finish()
 
 
-def _copy(part: F32, solved: F32) -> None:
+def _coded(codes: np.ndarray, measured_P3: F64) -> CodedFlow:
+    sum_px, max_px, n_beyond = measured_P3.T
+    return CodedFlow(codes, sum_px, max_px, n_beyond.astype(np.int64))
+
+
+def _copy(part: np.ndarray, solved: np.ndarray) -> None:
     part[...] = solved

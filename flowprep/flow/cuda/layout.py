@@ -12,6 +12,7 @@ import numpy as np
 
 from flowprep.flow.base import TVL1Params
 from flowprep.flow.reference_steps import level_sizes_HW
+from flowprep.quantize import Quantizer
 
 MAX_STEPS = 8  # iterations in one pass over memory
 COLUMNS = 64  # of a strip, which one warp works on
@@ -141,6 +142,17 @@ class Codes:
     lowest: int = 0
     highest: int = 0
     bound_px: float = math.inf
+
+    @classmethod
+    def of(cls, quantizer: Quantizer) -> Codes:
+        return cls(
+            bytes=np.dtype(quantizer.dtype).itemsize,
+            per_px=1 / quantizer.px_per_code,
+            zero=quantizer.zero_code,
+            lowest=quantizer.lowest,
+            highest=quantizer.highest,
+            bound_px=quantizer.bound_px,
+        )
 
     @property
     def dtype(self) -> Any:

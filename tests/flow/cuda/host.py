@@ -59,6 +59,7 @@ class HostDevice:
         self.n_workers, self.total_bytes = n_workers, total_bytes
         self.largest_allocation = total_bytes
         self.allocated: list[int] = []
+        self.host_bytes: list[int] = []
         self.launched: list[str] = []
         self._memory = np.empty(0, np.uint8)
 
@@ -90,6 +91,7 @@ class HostDevice:
             thread.join()
 
     def host_memory(self, n_bytes: int) -> np.ndarray:
+        self.host_bytes.append(n_bytes)
         return np.empty(n_bytes, np.uint8)
 
     def fetch(self, address: int, into: np.ndarray) -> None:

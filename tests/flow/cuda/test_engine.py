@@ -42,7 +42,7 @@ def load_contract() -> ModuleType:
 
 
 contract = load_contract()
-CHECKS = contract.CHECKS | contract.TVL1_CHECKS
+CHECKS = contract.CHECKS | contract.TVL1_CHECKS | contract.CODES_CHECKS
 
 
 @pytest.mark.parametrize("numerics", ["fast", "exact"])
@@ -145,32 +145,58 @@ def test_a_frame_that_does_not_fit_at_all_is_the_users_to_change(
 # --- what comes down ---
 
 
-@pytest.mark.parametrize("name", ["symmetric", "i3d", "int16"])
-def test_codes_are_the_quantisers(make_cuda: MakeCuda, name: str) -> None:
-    quantizer, clip = make_quantizer(name, 2.0), noise(4, 33, 47)
-    codes = Codes(
-        bytes=np.dtype(quantizer.dtype).itemsize,
-        per_px=1 / quantizer.px_per_code,
-        zero=quantizer.zero_code,
-        lowest=quantizer.lowest,
-        highest=quantizer.highest,
-        bound_px=quantizer.bound_px,
-    )
-    flow_T2HW = make_cuda().compute(clip)
-    ((_, solved),) = make_cuda().solve([clip], codes)
-    np.testing.assert_array_equal(solved.out, quantizer.encode(flow_T2HW))
+def test_little_memory_means_the_same_codes_and_statistics(make_cuda: MakeCuda) -> None:
+    clips, quantizer = [noise(9, 70), noise(2, 70, seed=1), noise(6, 70)], make_quantizer("i3d", 2)
+    whole = make_cuda(**FEW).compute_codes_batch(clips, quantizer)
+    geometry = Geometry.of((70, 30), TVL1Params(**FEW))
+    engine = make_cuda(gpu_bytes=2 * geometry.bytes_for(4, 3), **FEW)
+    for coded, want in zip(engine.compute_codes_batch(clips, quantizer), whole, strict=True):
+        for field in ("codes", "sum_px", "max_px", "n_beyond"):
+            np.testing.assert_array_equal(getattr(coded, field), getattr(want, field))
+    assert sum(device.launched.count("begin") for device in engine.devices) >= 14 / 3
 
 
-def test_statistics_are_those_of_the_flow(make_cuda: MakeCuda) -> None:
-    clip = noise(3, 70, 47)
-    ((_, solved),) = make_cuda().solve([clip], Codes(bound_px=1.0))
-    square = (solved.out.astype(np.float64) ** 2).sum(axis=1)
-    sums, largest, beyond = np.moveaxis(solved.stats_PB3, 2, 0)
-    np.testing.assert_allclose(sums.sum(axis=1), np.sqrt(square).sum(axis=(1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(largest.max(axis=1), square.max(axis=(1, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(
-        beyond.sum(axis=1), (np.abs(solved.out).max(axis=1) > 1.0).sum(axis=(1, 2))
-    )
+def test_the_host_keeps_no_more_memory_than_what_comes_down_takes(make_cuda: MakeCuda) -> None:
+    clip, quantizer = noise(5), make_quantizer("symmetric", 20)
+    want = make_cuda(**FEW).compute(clip)
+    engine = make_cuda(**FEW)
+    values_per_lane = engine.batch_pairs((20, 30)) // 2 * 2 * 20 * 30
+    (coded,) = engine.compute_codes_batch([clip], quantizer)
+    assert engine.devices[0].host_bytes == [values_per_lane]
+    batches = engine.solve([clip], Codes.of(quantizer))
+    (_, solved) = next(batches)
+    np.testing.assert_array_equal(engine.compute(clip), want)  # in memory of its own
+    np.testing.assert_array_equal(solved.out, coded.codes)
+    assert engine.devices[0].host_bytes == [values_per_lane, 4 * values_per_lane]
+    engine.compute_codes_batch([clip], quantizer)
+    assert len(engine.devices[0].host_bytes) == 2
+
+
+@pytest.mark.parametrize("plane", ["dx", "dy"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_shows_in_its_pair_and_in_no_other(
+    make_cuda: MakeCuda, monkeypatch: pytest.MonkeyPatch, value: float, plane: str
+) -> None:
+    """The largest vector would not tell: fmaxf drops what is not a number."""
+    engine, clip, quantizer = make_cuda(**FEW), noise(4), make_quantizer("symmetric", 20)
+    (want,) = engine.compute_codes_batch([clip], quantizer)
+    launch = engine.devices[0].launch
+
+    def spoil(name: str, job_address: int, *numbers: int) -> None:
+        if name == "deliver":
+            states, n_quads = at_section(engine, "states", 4), engine._lanes[0].geometry.state_quads
+            for side in (0, 1):
+                quad = states + 16 * ((6 * 1 + 3 * side) * n_quads + 40)  # of pair 1
+                at = quad + {"dx": 0, "dy": 8}[plane]
+                engine.devices[0].send(np.array([value], np.float32), at)
+        launch(name, job_address, *numbers)
+
+    monkeypatch.setattr(engine.devices[0], "launch", spoil)
+    (coded,) = engine.compute_codes_batch([clip], quantizer)
+    assert np.isfinite(coded.sum_px).tolist() == [True, False, True]
+    assert not coded.is_finite()
+    for field in ("codes", "sum_px", "max_px", "n_beyond"):
+        np.testing.assert_array_equal(getattr(coded, field)[::2], getattr(want, field)[::2])
 
 
 # --- launches ---

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowprep.config import Settings
+from flowprep.flow import distinct
 from flowprep.flow.base import TVL1Params
+from flowprep.flow.cuda.engine import Cuda
 from flowprep.flow.cuda.layout import Geometry
 from flowprep.run import plan
 from flowprep.run.executors import Resources
@@ -77,6 +80,24 @@ def test_a_shards_clips_share_batches_and_their_bytes_do_not_show_it(
     assert n_batches[0] == 1, "all clips in one batch"
     assert n_all / 7 <= n_batches[1] <= n_all / 2
     assert n_batches[2] == n_all
+
+
+def test_codes_from_the_device_are_those_of_the_host(
+    fake_cupy: Any, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Cuda, "compute_batch", None)  # flow as numbers is not asked for
+        coded, _ = make_shard(src, tmp_path / "coded")
+    monkeypatch.setattr(distinct, "GivesCodes", type("NoEngine", (), {}))
+    monkeypatch.setattr(Cuda, "compute_codes_batch", None)
+    plain, _ = make_shard(src, tmp_path / "plain")
+    for one, other in zip(iter_samples(coded), iter_samples(plain), strict=True):
+        assert one.members.keys() == other.members.keys()
+        for name in one.members.keys() - {"json"}:
+            assert one.members[name] == other.members[name]
+        assert one.info.flow_mean_px == pytest.approx(other.info.flow_mean_px, abs=2e-6)
+        assert replace(one.info, flow_mean_px=0) == replace(other.info, flow_mean_px=0)
+        assert one.info.flow_mean_px > 0.1
 
 
 def test_a_sample_says_what_computed_its_flow(fake_cupy: Any, src: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flowprep import manifest
 from flowprep.records import Media, Video
-from flowprep.run.probing import probe_all
+from flowprep.run.probing import ProbeLimits, probe_all
 
 MakeVideo = Callable[..., Path]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -242,7 +242,7 @@ def spread(tmp_path: Path, make_video: MakeVideo) -> tuple[Path, list[Video]]:
 
 def test_probing_in_processes_and_in_place_find_the_same(spread: tuple[Path, list[Video]]) -> None:
     root, many = spread
-    parallel = sorted(probe_all(root, 2, many), key=lambda v: v.path)
-    alone = [next(iter(probe_all(root, 1, [v]))) for v in many]
+    parallel = sorted(probe_all(root, ProbeLimits(n_workers=2), many), key=lambda v: v.path)
+    alone = [next(iter(probe_all(root, ProbeLimits(n_workers=1), [v]))) for v in many]
     assert [plain(v) for v in parallel] == [plain(v) for v in alone]
     assert [v.reason for v in parallel] == ["", "", "", "", "", "empty-file"]

@@ -14,6 +14,7 @@ from flowprep.config import Settings
 from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.flow.base import get_engine, registry, resolve_auto
 from flowprep.processes import process_pool, usable_cores
+from flowprep.run.probing import ProbeLimits
 from flowprep.run.schedule import CLIP_TIMEOUT_S, Pool, WorkerSpec
 
 EXECUTORS = ("ray", "local")
@@ -30,6 +31,13 @@ class Resources:
     gpu_mem_gib: float = 0  # of each GPU, by all of its workers; 0 = as the engine thinks best
     worker_mem_gib: float = 0  # a worker may hold so much; 0 = half of its machine's memory
     clip_timeout_s: float = CLIP_TIMEOUT_S  # a clip may go so long without progress
+
+    @property
+    def probe_limits(self) -> ProbeLimits:
+        memory_bytes = int(self.worker_mem_gib * 2**30)
+        return ProbeLimits(
+            n_workers=self.cpus, stall_s=self.clip_timeout_s, memory_bytes=memory_bytes
+        )
 
     @property
     def cpus(self) -> int:

@@ -6,11 +6,12 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
+import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from flowprep.processes import end_with_parent, how_it_ended, watch_memory
+from flowprep.processes import START_S, end_with_parent, how_it_ended, watch_memory
 from flowprep.run.job import ShardJob
 from flowprep.run.schedule import Died, Message, Ready, WorkerSpec
 
@@ -21,6 +22,7 @@ class LocalPool:
     def __init__(self, specs: list[WorkerSpec]) -> None:
         self._specs = specs
         self._context = multiprocessing.get_context("spawn")
+        self._starting: dict[int, float] = {}  # workers that are not ready yet, since when
         self._started = [self._start(number) for number in range(len(specs))]
 
     def _start(self, number: int) -> tuple[SpawnProcess, Connection]:
@@ -28,6 +30,7 @@ class LocalPool:
         process = self._context.Process(target=_serve, args=(number, self._specs[number], theirs))
         process.start()
         theirs.close()
+        self._starting[number] = time.monotonic()
         return process, ours
 
     def submit(self, worker: int, job: ShardJob) -> None:
@@ -39,6 +42,9 @@ class LocalPool:
         for ready in wait(list(pipes), timeout_s):
             assert isinstance(ready, Connection)
             yield pipes[ready], self._receive(pipes[ready], ready)
+        for worker, since_s in self._starting.items():
+            if time.monotonic() - since_s > max(self._specs[worker].stall_s, START_S):
+                self.kill(worker)
 
     def _receive(self, worker: int, pipe: Connection) -> Message:
         try:
@@ -46,7 +52,8 @@ class LocalPool:
         except (EOFError, OSError, pickle.UnpicklingError):
             process = self._started[worker][0]
             process.join(timeout=5)
-            return Died(worker=worker, detail=how_it_ended(process.exitcode))
+            message = Died(worker=worker, detail=how_it_ended(process.exitcode))
+        self._starting.pop(worker, None)
         return message
 
     def kill(self, worker: int) -> None:

@@ -174,7 +174,7 @@ def _probed(
             write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
 
     def probe(videos: list[Video]) -> Iterable[Video]:
-        found = probe_all(source.root, request.resources.cpus, videos)
+        found = probe_all(source.root, request.resources.probe_limits, videos)
         return display.probing(found, len(videos))
 
     try:

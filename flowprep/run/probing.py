@@ -1,23 +1,46 @@
-"""Probe videos in parallel; a file that kills the prober costs only itself."""
+"""Probe videos in parallel; a file that kills or stops the prober costs only itself."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from flowprep.decode.base import get_decoder
 from flowprep.errors import ClipError
-from flowprep.processes import process_pool
+from flowprep.processes import (
+    Cell,
+    Death,
+    end_with_parent,
+    kill_pool,
+    machine_bytes,
+    process_pool,
+    watch_memory,
+)
 from flowprep.records import Video
+from flowprep.run.schedule import CLIP_TIMEOUT_S
 
 BATCH = 16
 FEW = 4
-"""So few files are probed in this process: starting others would take longer."""
+"""So few files are probed one by one: starting many processes would take longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeLimits:
+    """How many processes probe, and what a file may take of each."""
+
+    n_workers: int
+    stall_s: float = CLIP_TIMEOUT_S
+    memory_bytes: int = 0  # 0 = half of the machine's
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        return self.memory_bytes or machine_bytes() // 2
 
 
 def probe_one(root: Path, video: Video) -> Video:
@@ -32,19 +55,14 @@ def _probe_batch(root: Path, videos: list[Video]) -> list[Video]:
     return [probe_one(root, video) for video in videos]
 
 
-def probe_all(root: Path, n_workers: int, videos: list[Video]) -> Iterator[Video]:
+def probe_all(root: Path, limits: ProbeLimits, videos: list[Video]) -> Iterator[Video]:
     """Every video probed, in the order they finish."""
-    if len(videos) <= FEW:
-        yield from map(partial(probe_one, root), videos)
-        return
-    suspects: list[Video] = []
-    for batch in _windows(videos, BATCH * n_workers * 64):
-        with process_pool(n_workers) as pool:
-            tasks = {pool.submit(_probe_batch, root, part): part for part in _windows(batch, BATCH)}
-            for future in as_completed(tasks):
-                yield from _results(future, tasks[future], suspects)
-    for video in suspects:
-        yield _probe_alone(root, video)
+    suspects = videos
+    if len(videos) > FEW:
+        suspects = []
+        for some in _windows(videos, BATCH * limits.n_workers * 64):
+            yield from _probe_together(root, limits, some, suspects)
+    yield from _probe_apart(root, limits, suspects)
 
 
 def _windows(videos: list[Video], size: int) -> Iterator[list[Video]]:
@@ -53,21 +71,52 @@ def _windows(videos: list[Video], size: int) -> Iterator[list[Video]]:
         yield part
 
 
-def _results(
-    future: Future[list[Video]], part: list[Video], suspects: list[Video]
-) -> Iterable[Video]:
+def _probe_together(
+    root: Path, limits: ProbeLimits, videos: list[Video], suspects: list[Video]
+) -> Iterator[Video]:
+    """Those whose process did not die or stop; `suspects` gets the others."""
+    with process_pool(limits.n_workers, limits.memory_limit_bytes) as pool:
+        asked = {pool.submit(_probe_batch, root, part): part for part in _windows(videos, BATCH)}
+        while asked:
+            for future in _ended(pool, asked, limits.stall_s):
+                part = asked.pop(future)
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    suspects += part
+
+
+def _ended(
+    pool: ProcessPoolExecutor, asked: Iterable[Future[list[Video]]], stall_s: float
+) -> set[Future[list[Video]]]:
+    """Some that have ended: when none does for too long, all, by force."""
+    ended, _ = wait(asked, stall_s, FIRST_COMPLETED)
+    if not ended:
+        kill_pool(pool)
+        ended, _ = wait(asked)
+    return ended
+
+
+def _probe_apart(root: Path, limits: ProbeLimits, videos: list[Video]) -> Iterator[Video]:
+    """One by one, in a process that each may end."""
+    cell = Cell(_serve, (root, limits.memory_limit_bytes), limits.stall_s)
     try:
-        return future.result()
-    except BrokenProcessPool:
-        suspects += part
-        return []
+        for video in videos:
+            answer: Video | Death = cell.ask(video)
+            if isinstance(answer, Death):
+                yield replace(video, reason=answer.reason, message=answer.message)
+            else:
+                yield answer
+    finally:
+        cell.end()
 
 
-def _probe_alone(root: Path, video: Video) -> Video:
-    with process_pool(1) as pool:
-        try:
-            return pool.submit(probe_one, root, video).result()
-        except BrokenProcessPool:
-            return replace(
-                video, reason="decode-error", message="the decoder's process died while probing it"
-            )
+def _serve(root: Path, memory_bytes: int, pipe: Connection) -> None:
+    """Probe the videos that come through the pipe until it closes."""
+    end_with_parent()
+    watch_memory(memory_bytes)
+    with contextlib.suppress(EOFError):
+        while True:
+            video: Video = pipe.recv()
+            pipe.send(None)  # it has begun
+            pipe.send(probe_one(root, video))

@@ -159,7 +159,7 @@ def _now(site: Site, source: Source, wanted: set[str]) -> list[Video]:
     root, videos = source.root, {v.path: v for v in source.videos if v.path in wanted}
     seen = [manifest.current(video, root, lambda now: now) for video in videos.values()]
     touched = [now for now in seen if not now.reason and now.mtime_ns != videos[now.path].mtime_ns]
-    found = probe_all(root, site.order.resources.cpus, touched)
+    found = probe_all(root, site.order.resources.probe_limits, touched)
     probed = {now.path: now for now in site.display.probing(found, len(touched))}
     return [
         manifest.current(video, root, lambda now: probed.get(now.path, now))

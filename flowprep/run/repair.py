@@ -146,7 +146,7 @@ def _probed(site: Site, place: Path) -> Source:
         raise FlowprepError(what, hint) from error
 
     def probe(videos: list[Video]) -> Iterable[Video]:
-        found = probe_all(source.root, site.order.resources.cpus, videos)
+        found = probe_all(source.root, site.order.resources.probe_limits, videos)
         return site.display.probing(found, len(videos))
 
     videos = manifest.refresh(source.videos, [], probe, lambda videos: None)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
-from flowprep.processes import machine_bytes
+from flowprep.processes import START_S, machine_bytes
 from flowprep.records import Failure
 from flowprep.run.job import ShardJob
 from flowprep.run.reporting import Progress
@@ -21,8 +21,6 @@ MAX_DEATHS = 6
 DEATHS_TO_DOUBT_ALL = 3
 """From then on every clip of the shard is made apart, not only those that a worker died on."""
 CLIP_TIMEOUT_S = 600.0
-START_S = 60.0
-"""A worker may at least take so long to get ready for its first clip, or to write a shard."""
 NOBODY_S = 600.0
 """So long a run waits for a first worker, as while a cluster grows."""
 
@@ -128,6 +126,7 @@ class Running:
         self.heard_s, self.doing = time.monotonic(), progress.doing
 
     def is_stuck(self, stall_s: float) -> bool:
+        """Getting ready for the first clip and writing the shard may take longer."""
         patience_s = stall_s if self.doing else max(stall_s, START_S)
         return time.monotonic() - self.heard_s > patience_s
 

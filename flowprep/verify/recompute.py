@@ -20,7 +20,8 @@ from flowprep.config import Settings
 from flowprep.decode.base import get_decoder
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.errors import ClipError, FlowprepError
-from flowprep.flow.base import Engine, compute_distinct, registry
+from flowprep.flow.base import Engine, registry
+from flowprep.flow.distinct import compute_distinct
 from flowprep.processes import process_pool, usable_cores
 from flowprep.quantize import make_quantizer
 from flowprep.records import U8, Clip, Finding, Media, Video

@@ -195,7 +195,11 @@ class Slot:
     def end(self, driver: subprocess.Popen[str]) -> tuple[int, str]:
         """Its exit code and what it said. Raises TimeoutExpired when it hangs."""
         with driver:
-            said, _ = driver.communicate(timeout=HUNG_S)
+            try:
+                said, _ = driver.communicate(timeout=HUNG_S)
+            except subprocess.TimeoutExpired:
+                driver.kill()
+                raise
         return driver.returncode, said
 
     def run(self, seed: int) -> Run:

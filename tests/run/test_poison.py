@@ -109,6 +109,27 @@ def test_a_mended_poison_becomes_a_sample(
     assert all(whole[name] == data for name, data in members(out).items())
 
 
+@pytest.mark.parametrize("names", [("segfault", "good"), ("segfault", "hang", "hog", "good")])
+def test_videos_that_poison_the_prober_cost_no_other(
+    names: tuple[str, ...], source: Path, tmp_path: Path, extracting: Any
+) -> None:
+    """A few are probed one by one, many together."""
+    some = tmp_path / "some"
+    some.mkdir()
+    n_good = 1 if len(names) < 4 else 8
+    poisons = [f"{name}-0" for name in names if name != "good"]
+    for name in [*poisons, *(f"good-{i}" for i in range(n_good))]:
+        (some / f"{name}.mp4").write_bytes((source / f"{name}.mp4").read_bytes())
+    extract, out = extracting(some, options=LIMITS), tmp_path / "out"
+    ended = extract.run(out, PYTHONPATH=str(POISON), POISON="probe")
+    assert ended.code == 3, ended.said
+    found = {path: reason for path, (reason, _) in failures(out).items()}
+    assert found == {f"{name}.mp4": REASONS[name.split("-")[0]] for name in poisons}
+    assert len(members(out)) == 3 * n_good
+    extract.must(out, "--retry-failed")
+    assert not failures(out)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_poisonous_clips_with_ray(

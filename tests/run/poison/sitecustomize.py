@@ -1,7 +1,7 @@
 """Python runs this at the start of every process that has this folder on PYTHONPATH.
 
 Decoding a video whose name begins with the name of a function here does what that says, at its
-third frame. Probing is left alone.
+third frame; with POISON=probe, probing it does.
 """
 
 from __future__ import annotations
@@ -58,13 +58,22 @@ if os.environ.get("POISON"):
     POISONS = {
         p.__name__: p for p in (segfault, abort, leave, hang, freeze, hog, refused, killed, once)
     }
-    plain_frames = PyAVDecoder.frames
+    plain_frames, plain_probe = PyAVDecoder.frames, PyAVDecoder.probe
+
+    def poison(path: str) -> None:
+        POISONS.get(Path(path).name.split("-")[0], lambda _: None)(path)
 
     def frames(decoder: PyAVDecoder, path: str, *arguments: Any) -> Iterator[Any]:
-        poison = POISONS.get(Path(path).name.split("-")[0])
         for number, frame in enumerate(plain_frames(decoder, path, *arguments)):
-            if poison and number == 2:
+            if number == 2:
                 poison(path)
             yield frame
 
-    PyAVDecoder.frames = frames  # type: ignore[method-assign]
+    def probe(decoder: PyAVDecoder, path: str) -> Any:
+        poison(path)
+        return plain_probe(decoder, path)
+
+    if os.environ["POISON"] == "probe":
+        PyAVDecoder.probe = probe  # type: ignore[method-assign]
+    else:
+        PyAVDecoder.frames = frames  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "flowprep"
 
-LEAVES = {"errors", "records", "config", "storage", "quantize", "synth", "processes"}
+LEAVES = {"errors", "records", "config", "storage", "quantize", "synth", "processes", "cell"}
 STAGES = {"manifest", "sources", "clips", "decode", "flow", "codec", "shard"}
 COMPOSERS = {"run", "verify", "report", "export", "bench"}
 ENTRIES = {"cli", "demo", "inspection", "__main__"}

@@ -130,7 +130,7 @@ ENGINES: dict[str, EngineEntry] = {
     "opencv-cuda": EngineEntry(
         "flowprep.flow.opencv:OpenCVCuda",
         "cv2.cuda.OpticalFlowDual_TVL1, one stream",
-        "build an OpenCV with CUDA (docker/opencv-cuda) in place of the one from PyPI",
+        "install a CUDA build of OpenCV (docker/opencv-cuda) in place of the one from PyPI",
         uses_gpu=True,
     ),
     "cpu": EngineEntry(

@@ -8,21 +8,15 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from flowprep.cell import Cell, Death
 from flowprep.errors import ClipError, DeviceLost, portable
-from flowprep.processes import (
-    EXIT_DEVICE_LOST,
-    Cell,
-    Death,
-    end_with_parent,
-    exit_at_once,
-    watch_memory,
-)
+from flowprep.processes import EXIT_DEVICE_LOST, end_with_parent, exit_at_once, watch_memory
 from flowprep.run.encode import Encoded
 from flowprep.run.job import MakeClip, ShardJob
 from flowprep.run.making import Maker, make_tools
 from flowprep.run.overlap import StageClock
+from flowprep.run.pool import WorkerSpec
 from flowprep.run.reporting import Progress, Reporter
-from flowprep.run.schedule import WorkerSpec
 from flowprep.run.stages import Broken, ClipTask
 
 

@@ -14,8 +14,8 @@ from flowprep.config import Settings
 from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.flow.base import get_engine, registry, resolve_auto
 from flowprep.processes import process_pool, usable_cores
+from flowprep.run.pool import CLIP_TIMEOUT_S, Pool, WorkerSpec
 from flowprep.run.probing import ProbeLimits
-from flowprep.run.schedule import CLIP_TIMEOUT_S, Pool, WorkerSpec
 
 EXECUTORS = ("ray", "local")
 

@@ -13,7 +13,7 @@ from multiprocessing.context import SpawnProcess
 
 from flowprep.processes import START_S, end_with_parent, how_it_ended, watch_memory
 from flowprep.run.job import ShardJob
-from flowprep.run.schedule import Died, Message, Ready, WorkerSpec
+from flowprep.run.pool import Died, Message, Ready, WorkerSpec
 
 
 class LocalPool:

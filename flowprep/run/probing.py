@@ -11,11 +11,10 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from flowprep.cell import Cell, Death
 from flowprep.decode.base import get_decoder
 from flowprep.errors import ClipError
 from flowprep.processes import (
-    Cell,
-    Death,
     end_with_parent,
     kill_pool,
     machine_bytes,
@@ -23,7 +22,7 @@ from flowprep.processes import (
     watch_memory,
 )
 from flowprep.records import Video
-from flowprep.run.schedule import CLIP_TIMEOUT_S
+from flowprep.run.pool import CLIP_TIMEOUT_S
 
 BATCH = 16
 FEW = 4

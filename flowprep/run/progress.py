@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flowprep.records import Video
 from flowprep.run.job import ShardJob
+from flowprep.run.pool import Died, Refused, Told
 from flowprep.run.reporting import Progress as JobProgress
-from flowprep.run.schedule import Died, Refused, Told
 
 T = TypeVar("T")
 LINE_EVERY_S = 10.0

@@ -13,8 +13,8 @@ from typing import Any
 from flowprep.errors import FlowprepError
 from flowprep.processes import watch_memory
 from flowprep.run.job import ShardJob
+from flowprep.run.pool import Died, Message, Ready, WorkerSpec
 from flowprep.run.reporting import Progress
-from flowprep.run.schedule import Died, Message, Ready, WorkerSpec
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -7,101 +7,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
-from flowprep.config import Settings
 from flowprep.errors import FlowprepError
-from flowprep.processes import START_S, machine_bytes
-from flowprep.records import Failure
+from flowprep.processes import START_S
 from flowprep.run.job import ShardJob
+from flowprep.run.pool import CLIP_TIMEOUT_S, Died, Done, Message, Pool, Ready, Refused, Told
 from flowprep.run.reporting import Progress
 
 MAX_DEATHS = 6
 """So many workers may die on a shard before it is given up."""
 DEATHS_TO_DOUBT_ALL = 3
 """From then on every clip of the shard is made apart, not only those that a worker died on."""
-CLIP_TIMEOUT_S = 600.0
 NOBODY_S = 600.0
 """So long a run waits for a first worker, as while a cluster grows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """A worker has started and can be given a job."""
-
-    worker: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """A shard is committed."""
-
-    worker: int
-    shard: str
-    n_samples: int
-    failures: list[Failure]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Died:
-    """A worker is gone; what it worked on is not committed. `paths` are the videos it was on."""
-
-    worker: int
-    detail: str
-    paths: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """A job ended with an exception."""
-
-    worker: int
-    error: Exception
-
-
-Told = Done | Died | Refused | Progress
-"""What a user may want to see."""
-Message = Ready | Told
-
-
-class Pool(Protocol):
-    """Workers of an executor, numbered from 0. Each says when it is ready, and runs one job at a
-    time.
-    """
-
-    def submit(self, worker: int, job: ShardJob) -> None: ...
-
-    def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
-        """What has come in, and from which worker; waits at most so long for something to come."""
-        ...
-
-    def kill(self, worker: int) -> None:
-        """End a worker that does not answer; `wait` tells that it died."""
-        ...
-
-    def restart(self, worker: int) -> None:
-        """Put a new worker in the place of one that died."""
-        ...
-
-    def close(self) -> None:
-        """End all workers at once."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSpec:
-    """What a worker is started with."""
-
-    settings: Settings
-    device: int | None = None
-    threads: int = 1
-    engine_options: dict[str, Any] = field(default_factory=dict)
-    stall_s: float = CLIP_TIMEOUT_S  # a clip that makes no progress for so long is given up
-    memory_bytes: int = 0  # a process may hold so much; 0 = half of its machine's
-
-    @property
-    def memory_limit_bytes(self) -> int:
-        return self.memory_bytes or machine_bytes() // 2
 
 
 @dataclass

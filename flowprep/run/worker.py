@@ -10,8 +10,8 @@ from flowprep.processes import EXIT_DEVICE_LOST, exit_at_once
 from flowprep.run.apart import apart
 from flowprep.run.job import ShardJob, run_shard
 from flowprep.run.making import Tools, make_tools
+from flowprep.run.pool import Done, Message, Refused, WorkerSpec
 from flowprep.run.reporting import Report
-from flowprep.run.schedule import Done, Message, Refused, WorkerSpec
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -21,7 +21,7 @@ from flowprep.records import F32, U8, Clip, CodedFlow, FlowField, Frames
 from flowprep.run.encode import FlowStats
 from flowprep.run.executors import Resources, _specs
 from flowprep.run.overlap import StageClock
-from flowprep.run.schedule import WorkerSpec
+from flowprep.run.pool import WorkerSpec
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event, flow_stage
 from flowprep.run.worker import Worker
 

@@ -14,18 +14,9 @@ from flowprep.errors import FlowprepError
 from flowprep.records import Clip
 from flowprep.run import extract, schedule
 from flowprep.run.job import ShardJob
+from flowprep.run.pool import Died, Done, Message, Ready, Refused, Told
 from flowprep.run.reporting import Progress
-from flowprep.run.schedule import (
-    MAX_DEATHS,
-    Died,
-    Done,
-    Message,
-    Outcome,
-    Ready,
-    Refused,
-    Schedule,
-    Told,
-)
+from flowprep.run.schedule import MAX_DEATHS, Outcome, Schedule
 from flowprep.run.stages import ClipTask
 
 KEYS = ("a", "b", "c", "d")

@@ -41,6 +41,7 @@ class Group(click.Group):
             _complain(f"{name}{error.strerror or error}", "mend it and run the same command again")
             sys.exit(EXIT_USER)
         except KeyboardInterrupt:
+            _on_signals(signal.SIG_IGN)  # Python would let another one kill it while it ends
             _complain("interrupted", "run the same command again: it goes on where it stopped")
             sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
@@ -296,7 +297,7 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _on_signals(handler: Callable[..., None]) -> None:
+def _on_signals(handler: Callable[..., None] | signal.Handlers) -> None:
     """But not those that this process was started to ignore, as in a shell's background job."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:

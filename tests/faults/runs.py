@@ -328,7 +328,9 @@ def fail_rename(place: Place, driver: object, choose: object, undo: contextlib.E
 def hide_video(
     place: Place, driver: object, choose: random.Random, undo: contextlib.ExitStack
 ) -> bool:
-    """Until the run has ended."""
+    """Until the run has ended. Before there is a plan it would be a source without that video."""
+    if not (place.out / "_flowprep" / "plan.parquet").exists():
+        return False
     video = choose.choice(sorted(place.src.glob("good-*.mp4")))
     away = place.folder / video.name
     video.rename(away)

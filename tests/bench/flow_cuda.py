@@ -4,7 +4,8 @@
 
 The pairs are those of tests/bench/flow_pairs.json that move. A batch repeats them as often as it
 takes; every round starts with another pair. Rates are the median over the rounds, of calls that
-take uint8 frames from the host and give float32 flow back to it. OpenCV works on one pair at a
+take uint8 frames from the host and give float32 flow back to it, or 8-bit codes as in an
+extraction; COPY_THREADS of the host copy it to where it is wanted. OpenCV works on one pair at a
 time: on its default stream, on a private one, and in four processes with one each.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,13 @@ from flow_pairs import Pair, frames, load_list
 
 from flowprep.flow.base import engine_status, get_engine
 from flowprep.flow.reference_steps import level_sizes_HW
+from flowprep.quantize import make_quantizer
 
 SIZES = {"340x256": (340, 256), "224x224": (224, 224), "455x256": (455, 256), "720p": (1280, 720)}
 LARGE = {"1080p": (1920, 1080), "2160p": (4096, 2160)}
 BUDGETS = (None, int(0.8 * 4e9))  # what the engine takes: as it likes; of a card with 4 GB
 BATCHES = (1, 4, 16, 64, 256, 512, 1024)
+COPY_THREADS = 4
 OPENCV_S = 8.0  # seconds for each way of running it
 N_PROCESSES = 4
 N_COMPARED = 66
@@ -37,8 +41,9 @@ def main() -> None:
     options = _options()
     machine.SHARED_VIDEOS = options.videos
     pairs = [pair for pair in load_list() if pair.moves]
-    engine = get_engine("cuda")
+    engine = get_engine("cuda", threads=COPY_THREADS)
     rows = [size_row(engine, name, pairs, options.rounds) for name in SIZES]
+    rows.append(codes_row(engine, pairs, options.rounds))
     rows += [batch_row(engine, n, pairs, options.rounds) for n in BATCHES]
     rows += [memory_row(name, n_bytes) for name in SIZES | LARGE for n_bytes in BUDGETS]
     if engine_status("opencv-cuda").available:
@@ -60,14 +65,20 @@ def batch_of(grays: Sequence[np.ndarray], n_pairs: int, start: int) -> list[np.n
     return [grays[(start + i) % len(grays)] for i in range(n_pairs)]
 
 
-def measure(engine: Any, grays: Sequence[np.ndarray], n_pairs: int, rounds: int) -> dict[str, Any]:
+def measure(
+    engine: Any,
+    grays: Sequence[np.ndarray],
+    n_pairs: int,
+    rounds: int,
+    compute: Callable[[list[np.ndarray]], Any],
+) -> dict[str, Any]:
     """Flows and pixel-iterations a second."""
-    engine.compute_batch(batch_of(grays, n_pairs, 0))  # memory and code are there now
+    compute(batch_of(grays, n_pairs, 0))  # memory and code are there now
     seconds, pixel_iterations = [], []
     for number in range(rounds):
         clips = batch_of(grays, n_pairs, 7 * number + 1)
         start = time.perf_counter()
-        engine.compute_batch(clips)
+        compute(clips)
         seconds.append(time.perf_counter() - start)
         pixel_iterations.append(count(engine, clips))
     spent = float(np.median(seconds))
@@ -90,12 +101,22 @@ def count(engine: Any, clips: list[np.ndarray]) -> float:
 def size_row(engine: Any, name: str, pairs: list[Pair], rounds: int) -> dict[str, Any]:
     grays = [frames(pair, SIZES[name]) for pair in pairs]
     n_pairs = engine.batch_pairs(grays[0].shape[1:])
-    return {"engine": "cuda", "size": name, **measure(engine, grays, n_pairs, rounds)}
+    measured = measure(engine, grays, n_pairs, rounds, engine.compute_batch)
+    return {"engine": "cuda", "size": name, **measured}
+
+
+def codes_row(engine: Any, pairs: list[Pair], rounds: int) -> dict[str, Any]:
+    grays = [frames(pair, SIZES["340x256"]) for pair in pairs]
+    n_pairs = engine.batch_pairs(grays[0].shape[1:])
+    compute = partial(engine.compute_codes_batch, quantizer=make_quantizer("symmetric", 20))
+    measured = measure(engine, grays, n_pairs, rounds, compute)
+    return {"engine": "cuda, codes", "size": "340x256", **measured}
 
 
 def batch_row(engine: Any, n_pairs: int, pairs: list[Pair], rounds: int) -> dict[str, Any]:
     grays = [frames(pair, SIZES["340x256"]) for pair in pairs]
-    return {"engine": "cuda", "size": "340x256", **measure(engine, grays, n_pairs, rounds)}
+    measured = measure(engine, grays, n_pairs, rounds, engine.compute_batch)
+    return {"engine": "cuda", "size": "340x256", **measured}
 
 
 def memory_row(name: str, gpu_bytes: int | None) -> dict[str, Any]:

@@ -34,7 +34,6 @@ BATCHES = (1, 4, 16, 64, 256, 512, 1024)
 COPY_THREADS = 4
 OPENCV_S = 8.0  # seconds for each way of running it
 N_PROCESSES = 4
-N_COMPARED = 66
 
 
 def main() -> None:
@@ -46,10 +45,12 @@ def main() -> None:
     rows.append(codes_row(engine, pairs, options.rounds))
     rows += [batch_row(engine, n, pairs, options.rounds) for n in BATCHES]
     rows += [memory_row(name, n_bytes) for name in SIZES | LARGE for n_bytes in BUDGETS]
+    gray = [frames(pair, SIZES["340x256"]) for pair in pairs]
+    others = ["cpu"]
     if engine_status("opencv-cuda").available:
-        gray = [frames(pair, SIZES["340x256"]) for pair in pairs]
         rows += opencv_rows(gray)
-        rows += [agreement_row(numerics, gray[:N_COMPARED]) for numerics in ("fast", "exact")]
+        others.append("opencv-cuda")
+    rows += [agreement_row(numerics, o, gray) for numerics in ("fast", "exact") for o in others]
     print(machine.markdown(rows))
     print(machine.save("flow_cuda", rows, device=engine.build, **machine.gpu()))
 
@@ -183,20 +184,35 @@ def several_processes(grays: list[np.ndarray]) -> float:
         return sum(pool.map(private_stream, [grays] * N_PROCESSES, chunksize=1))
 
 
-def agreement_row(numerics: str, grays: list[np.ndarray]) -> dict[str, Any]:
-    """End-point error against OpenCV per pair: the median over pairs, and the worst."""
-    flows = get_engine("cuda", numerics=numerics).compute_batch(grays)
-    theirs = get_engine("opencv-cuda")
-    errors = [np.hypot(*(f[0] - theirs.compute(g)[0])) for f, g in zip(flows, grays, strict=True)]
+def agreement_row(numerics: str, other: str, grays: list[np.ndarray]) -> dict[str, Any]:
+    """End-point error per pair: the median over pairs, and the worst; CCORR as OpenCV's tests."""
+    flows, theirs = both_flows(numerics, other, grays)
+    errors = [np.hypot(*(a[0] - b[0])) for a, b in zip(flows, theirs, strict=True)]
     means, middles = ([float(f(e)) for e in errors] for f in (np.mean, np.median))
+    ten = zip(*both_flows(numerics, other, grays, n_iterations=10), strict=True)
+    apart = [one_minus_ccorr(a, b) for a, b in ten]
     return {
-        "engine": f"cuda {numerics} - opencv-cuda",
+        "engine": f"cuda {numerics} - {other}",
         "size": "340x256",
         "pairs": len(grays),
         "mean px": round(float(np.median(means)), 5),
         "median px": round(float(np.median(middles)), 5),
         "worst mean px": round(max(means), 4),
+        "1 - CCORR at 10 it": f"{np.median(apart):.2g}, worst {max(apart):.2g}",
     }
+
+
+def both_flows(
+    numerics: str, other: str, grays: list[np.ndarray], **params: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    ours = get_engine("cuda", numerics=numerics, **params).compute_batch(grays)
+    engine = get_engine(other, **params)
+    return ours, [engine.compute(gray) for gray in grays]
+
+
+def one_minus_ccorr(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return abs(1 - float(a @ b / np.sqrt((a @ a) * (b @ b))))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ def connect(address: str | None, n_cpus: int | None) -> None:
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except SystemExit as error:  # Ray's own answer to SIGTERM
+        raise KeyboardInterrupt from error
     except Exception as error:  # Ray raises plain ones too, as when its processes start too slowly
         raise FlowprepError(
             f"no Ray answers at {address or 'this machine'}: {error}",

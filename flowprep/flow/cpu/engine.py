@@ -18,11 +18,13 @@ from flowprep.flow.cpu.solver import Solver
 from flowprep.flow.cpu.sweep import sweep
 from flowprep.flow.cpu.warp import linearise, taps
 from flowprep.flow.pairwise import PairEngine, check_gray, check_threads, tvl1_params
+from flowprep.processes import machine_bytes
 from flowprep.records import F32, U8
 
 STOP_RULES = ("cuda", "every")
 WORK_BYTES_PER_PX = 165
-MOST_WORK_BYTES = 8 << 30
+MOST_WORK_BYTES = min(8 << 30, machine_bytes() // 4)
+"""A worker may hold half of the machine's memory, if nobody says otherwise."""
 """Large frames get fewer threads: the work space of all together stays below this."""
 MOST_PAIRS_PER_TURN = 4
 TURNS_PER_THREAD = 4

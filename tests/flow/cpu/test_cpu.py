@@ -351,6 +351,8 @@ def test_work_space_is_made_once_per_thread_and_frame_size(
 
 def test_threads_of_large_frames_stay_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "Solver", lambda size_HW, *_: size_HW)
+    assert engine_module.MOST_WORK_BYTES <= 8 << 30
+    monkeypatch.setattr(engine_module, "MOST_WORK_BYTES", 8 << 30)
     n_solvers = {
         size: len(Cpu(threads=64)._solvers_for(size))
         for size in ((256, 340), (1080, 1920), (2160, 4096), (8640, 16384))

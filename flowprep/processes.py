@@ -109,6 +109,10 @@ def process_pool(n_workers: int, memory_bytes: int = 0) -> Iterator[ProcessPoolE
         kill_pool(pool)  # one may be stuck
         raise
     finally:
+        if pool._broken:
+            kill_pool(
+                pool
+            )  # the executor asks the others to end, and waits for one that is stopped
         pool.shutdown(cancel_futures=True)
 
 

@@ -104,6 +104,10 @@ class Place:
     def out(self) -> Path:
         return self.folder / "disk" / "out"
 
+    @property
+    def said(self) -> Path:
+        return self.folder / "said"
+
     def processes(self) -> dict[int, str]:
         """pid -> command line of all that the run has started: they inherit its environment."""
         found = {}
@@ -148,7 +152,7 @@ class Slot:
         bare = cls(folder, name, executor, {}, 0.0)
         with bare.place() as place:
             began = time.monotonic()
-            code, said = bare.end(bare.start(place))
+            code, said = bare.end(place, bare.start(place))
             assert code == EXPECTED, said
             check_failures(place.out)
             return cls(folder, name, executor, tree(place.out), time.monotonic() - began)
@@ -178,29 +182,30 @@ class Slot:
             subprocess.run(["umount", "-l", str(folder / "disk")], check=True)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def start(self, place: Place, *more: str) -> subprocess.Popen[str]:
+    def start(self, place: Place, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "flowprep", "extract", "--src", str(place.src)]
         command += ["--out", str(place.out), "--executor", self.executor, "--workers", "2"]
         command += ["--engine", "cpu", "--size", "native", "--shard-frames", "100", "--quiet"]
         command += ["--clip-timeout", str(CLIP_TIMEOUT_S), *more]
-        return subprocess.Popen(
-            command,
-            env=place.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with place.said.open("w") as said:  # no pipe: a process that is stopped may hold it open
+            return subprocess.Popen(
+                command,
+                env=place.environment,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
-    def end(self, driver: subprocess.Popen[str]) -> tuple[int, str]:
+    def end(self, place: Place, driver: subprocess.Popen[bytes]) -> tuple[int, str]:
         """Its exit code and what it said. Raises TimeoutExpired when it hangs."""
-        with driver:
-            try:
-                said, _ = driver.communicate(timeout=HUNG_S)
-            except subprocess.TimeoutExpired:
-                driver.kill()
-                raise
-        return driver.returncode, said
+        try:
+            code = driver.wait(HUNG_S)
+        except subprocess.TimeoutExpired:
+            print(f"hung: {place.processes()}", flush=True)  # noqa: T201
+            driver.kill()
+            driver.wait()
+            raise
+        return code, place.said.read_text()
 
     def run(self, seed: int) -> Run:
         run = Run(seed)
@@ -229,7 +234,7 @@ class Slot:
                 fault = choose.choice(FAULTS[self.executor])
                 if fault(place, driver, choose, undo):
                     run.struck.append(fault.__name__)
-            code, _ = self.end(driver)
+            code, _ = self.end(place, driver)
         run.codes.append(code)
 
     def _brought_to_an_end(self, run: Run, place: Place) -> None:
@@ -238,7 +243,7 @@ class Slot:
             more = ["--retry-failed"] if run.codes[-1] == EXPECTED else []
             if run.codes[-1] == EXPECTED and failures(place.out) == BAD:
                 return
-            code, said = self.end(self.start(place, *more))
+            code, said = self.end(place, self.start(place, *more))
             run.codes.append(code)
         if run.codes[-1] != EXPECTED:
             raise AssertionError(f"still exit {run.codes[-1]}: {said[-800:]}")
@@ -271,7 +276,7 @@ def tree(out: Path) -> dict[str, str]:
 
 # --- faults: each returns whether it struck ---
 
-Fault = Callable[[Place, "subprocess.Popen[str]", random.Random, contextlib.ExitStack], bool]
+Fault = Callable[[Place, "subprocess.Popen[bytes]", random.Random, contextlib.ExitStack], bool]
 
 
 def _signal_one(pids: list[int], number: int, choose: random.Random) -> bool:
@@ -291,13 +296,15 @@ def stop_worker(place: Place, driver: object, choose: random.Random, undo: objec
     return _signal_one(place.workers(), signal.SIGSTOP, choose)
 
 
-def kill_driver(place: Place, driver: subprocess.Popen[str], choose: object, undo: object) -> bool:
+def kill_driver(
+    place: Place, driver: subprocess.Popen[bytes], choose: object, undo: object
+) -> bool:
     driver.kill()
     return True
 
 
 def terminate_driver(
-    place: Place, driver: subprocess.Popen[str], choose: object, undo: object
+    place: Place, driver: subprocess.Popen[bytes], choose: object, undo: object
 ) -> bool:
     driver.send_signal(signal.SIGTERM)
     return True

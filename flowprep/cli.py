@@ -26,6 +26,13 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            return self._invoke(ctx)
+        finally:
+            if "flowprep.processes" in sys.modules:
+                sys.modules["flowprep.processes"].kill_children()
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
             return super().invoke(ctx)
         except FlowprepError as error:
             if ctx.params.get("debug"):

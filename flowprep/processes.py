@@ -122,6 +122,15 @@ def _in_pool(memory_bytes: int) -> None:
         watch_memory(memory_bytes)
 
 
+def kill_children() -> None:
+    """End all processes that this one has started with multiprocessing and that are left.
+
+    An interrupt may come before anybody knows of them, and Python waits for them at its end.
+    """
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 def kill_pool(pool: ProcessPoolExecutor) -> None:
     """End its processes at once; what they were on ends with BrokenProcessPool."""
     for process in list((pool._processes or {}).values()):

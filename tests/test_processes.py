@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowprep.processes import process_pool
+from flowprep.processes import kill_children, process_pool
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -45,3 +46,12 @@ def test_an_exception_ends_what_is_running() -> None:
     with pytest.raises(KeyError):
         fail()
     assert time.monotonic() - began < 60
+
+
+def test_a_child_that_is_stopped_and_that_nobody_knows_of_is_ended() -> None:
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(300,))
+    child.start()
+    os.kill(child.pid or 0, signal.SIGSTOP)
+    kill_children()
+    child.join(30)
+    assert child.exitcode == -signal.SIGKILL

@@ -94,7 +94,7 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def process_pool(n_workers: int, memory_bytes: int = 0) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes; what has not begun when the context is left is not begun.
+    """A pool of fresh processes, which end when the context is left, whatever they do.
 
     Each may hold `memory_bytes` (0: as much as there is). Without the initializer they would
     outlive a parent that was killed.
@@ -105,14 +105,8 @@ def process_pool(n_workers: int, memory_bytes: int = 0) -> Iterator[ProcessPoolE
     )
     try:
         yield pool
-    except BaseException:
-        kill_pool(pool)  # one may be stuck
-        raise
     finally:
-        if pool._broken:
-            kill_pool(
-                pool
-            )  # the executor asks the others to end, and waits for one that is stopped
+        kill_pool(pool)  # one may be stuck or stopped, and would be waited for
         pool.shutdown(cancel_futures=True)
 
 

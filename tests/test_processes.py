@@ -28,6 +28,13 @@ def test_a_pool_that_lost_a_process_does_not_wait_for_one_that_is_stopped() -> N
                 nap.result(timeout=30)
 
 
+@pytest.mark.timeout(60)
+def test_a_pool_does_not_wait_for_an_idle_process_that_is_stopped() -> None:
+    with process_pool(2) as pool:
+        assert [nap.result() for nap in [pool.submit(time.sleep, 0.5) for _ in range(2)]]
+        os.kill(next(iter(pool._processes)), signal.SIGSTOP)
+
+
 def wait_until_all_run(n_processes: int, pids: list[int]) -> None:
     """Until they sleep in what they were given, with all their threads."""
     assert len(pids) == n_processes

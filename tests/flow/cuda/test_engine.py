@@ -320,7 +320,7 @@ def test_a_home_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     def no_home(name: str, *arguments: Any, **options: Any) -> Any:
         if name == "cupy":
-            raise PermissionError(13, "Permission denied", "/home/x/.cupy")
+            raise PermissionError(13, "Permission denied", ".cupy")
         return real_import(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", no_home)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprep.cli import SETTING_FLAGS, chosen_settings
+from flowprep.cli.options import SETTING_FLAGS
+from flowprep.cli.recipes import chosen_settings
 from flowprep.codec.base import DEFAULT_FLOW, DEFAULT_RGB
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError

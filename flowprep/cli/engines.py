@@ -1,0 +1,20 @@
+"""flowprep engines"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+def engines() -> None:
+    """Which engines are live here, and the line that installs each that is not."""
+    from flowprep.flow.base import AUTO_ORDER, engine_status, registry
+
+    for name in registry():
+        status = engine_status(name)
+        state = "live   " if status.available else "missing"
+        auto = "  (auto tries it)" if name in AUTO_ORDER else ""
+        click.echo(f"{state}  {name:<12} {status.summary}{auto}")
+        click.echo(f"{'':21} {status.detail}")
+        if not status.available:
+            click.echo(f"{'':21} -> {status.install}")

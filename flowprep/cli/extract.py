@@ -1,0 +1,72 @@
+"""flowprep extract"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from flowprep.cli.group import EXIT_FAILURES, EXIT_USER, complain, interrupt, is_debug, on_signals
+from flowprep.cli.options import RESOURCES, resource_options, setting_options
+from flowprep.cli.recipes import chosen_settings
+
+
+@click.command()
+@click.option("--src", required=True, help="Folder, video, or list (.csv, .parquet, .jsonl).")
+@click.option("--out", required=True, help="Folder of the dataset.")
+@click.option("--recipe", help="Settings of a named dataset, or of a .toml file.")
+@setting_options
+@resource_options
+@click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
+@click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
+@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
+              help="More failed clips than this end with exit code 3.")  # fmt: skip
+@click.option("--strict-versions", is_flag=True, help="Refuse to go on with other versions.")
+@click.option("--log-json", is_flag=True, help="One JSON object a line on standard output.")
+@click.option("--quiet", is_flag=True, help="Only problems and the summary.")
+def extract(
+    src: str,
+    out: str,
+    recipe: str | None,
+    dry_run: bool,
+    retry_failed: bool,
+    max_failures: int,
+    strict_versions: bool,
+    log_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Decode videos, compute flow, write shards. Run it again to go on, or to add new videos."""
+    from flowprep.run.executors import Resources
+    from flowprep.run.extract import extract as run_extract
+    from flowprep.run.prepare import Request
+    from flowprep.run.progress import make_display
+    from flowprep.run.tell import tell_plan, tell_summary
+
+    on_signals(interrupt)
+    resources = Resources(**{name: given.pop(name) for name in RESOURCES})
+    request = Request(
+        src=src,
+        out=out,
+        settings=chosen_settings(recipe, given),
+        resources=resources,
+        retry_failed=retry_failed,
+        strict_versions=strict_versions,
+    )
+    display = make_display(log_json, quiet)
+    if dry_run:
+        tell_plan(request, display, log_json)
+        return
+    summary = run_extract(request, display)
+    tell_summary(summary, out, display, log_json, is_debug())
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if summary.lost:
+        complain(
+            f"{len(summary.lost)} shards could not be made; what is finished stays",
+            "mend it and run the same command again; flowprep --debug extract tells more",
+        )
+        sys.exit(EXIT_USER)
+    if len(summary.failures) > max_failures:
+        sys.exit(EXIT_FAILURES)

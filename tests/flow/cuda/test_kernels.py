@@ -145,13 +145,11 @@ def test_identical_frames_do_not_move_at_all(make_cuda: MakeCuda) -> None:
 
 # --- real pairs ---
 
-N_REAL = 20
 
-
-def named_pairs() -> list[dict[str, Any]]:
+def named_pairs(count: int) -> list[dict[str, Any]]:
     """Real pairs that move, spread evenly over the list of tests/bench."""
     moving = [p for p in json.loads(NAMED_PAIRS.read_text()) if p["median_px"] >= 0.5]
-    return [moving[i * len(moving) // N_REAL] for i in range(N_REAL)]
+    return [moving[i * len(moving) // count] for i in range(count)]
 
 
 def real_pair(path: Path, index: int) -> U8:
@@ -167,9 +165,12 @@ def reference_of(gray: U8) -> np.ndarray:
 
 
 @pytest.mark.shared
-def test_real_pairs_are_solved_as_the_reference_does(make_cuda: MakeCuda, shared: Path) -> None:
+@pytest.mark.parametrize("count", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_real_pairs_are_solved_as_the_reference_does(
+    make_cuda: MakeCuda, shared: Path, count: int
+) -> None:
     """All in one batch; errors per pair, then the median over the pairs."""
-    grays = [real_pair(shared / "videos" / p["video"], p["index"]) for p in named_pairs()]
+    grays = [real_pair(shared / "videos" / p["video"], p["index"]) for p in named_pairs(count)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         wanted = list(pool.map(reference_of, grays))
     engines = {name: make_cuda(on={"n_threads": 2}, numerics=name) for name in ("fast", "exact")}

@@ -25,7 +25,8 @@ RESERVED_PARAMS = frozenset({"name", "device", "threads", "gpu_share", "gpu_byte
 """What an engine is told by the run, not by the user."""
 
 Resize = Literal["area", "cv2-linear"]
-Labels = Literal["auto", "none"]
+Labels = Literal["auto", "none", "kinetics", "ucf101", "hmdb51", "ssv2", "csv"]
+"""Where labels come from; the annotation files themselves may lie elsewhere with every run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Settings:
     clip_max_s: float = field(default=60.0, metadata={"help": "longest piece of a video, seconds"})
     clip_frames: int = field(default=0, metadata={"help": "frames of a window; 0 = whole pieces"})
     clip_stride: int = field(default=0, metadata={"help": "frames between windows; 0 = no overlap"})
-    labels: Labels = field(default="auto", metadata={"help": "auto, or none"})
+    labels: Labels = field(default="auto", metadata={"help": "auto, none, or a dataset"})
     engine: str = field(default="auto", metadata={"help": "see flowprep engines"})
     engine_params: dict[str, Any] = field(default_factory=dict, metadata={"help": "name=value"})
     flow_map: str = field(default="symmetric", metadata={"help": "symmetric, i3d or int16"})

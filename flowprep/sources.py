@@ -36,13 +36,16 @@ class Source:
 
 
 def read_source(place: str, labels: str = "auto") -> Source:
-    """The videos at `place`. Raises FlowprepError when there is none or the list is not usable."""
+    """The videos at `place`, without labels unless `labels` is auto.
+
+    Raises FlowprepError when there is none or the list is not usable.
+    """
     path = refuse_url(place, "--src")
     if not path.exists():
         raise FlowprepError(f"--src {place}: no such file or folder", "check the path")
     absolute = path.absolute()
     if path.is_dir():
-        source = _from_folder(path.resolve(), labels != "none")
+        source = _from_folder(path.resolve(), labels == "auto")
     elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         source = _from_list(path.resolve())
     elif path.suffix.lower() in VIDEO_SUFFIXES:
@@ -53,7 +56,7 @@ def read_source(place: str, labels: str = "auto") -> Source:
             f"give a folder, a video ({', '.join(sorted(VIDEO_SUFFIXES))}), "
             f"or a list ({', '.join(LIST_SUFFIXES)}) with a column path",
         )
-    if labels == "none":
+    if labels != "auto":
         source = replace(source, videos=[replace(v, label="") for v in source.videos])
     return _checked(source, place)
 

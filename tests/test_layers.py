@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "flowprep"
 
 LEAVES = {"errors", "records", "config", "storage", "quantize", "synth", "processes", "cell"}
-STAGES = {"manifest", "sources", "clips", "decode", "flow", "codec", "shard"}
+STAGES = {"manifest", "sources", "labels", "clips", "decode", "flow", "codec", "shard"}
 COMPOSERS = {"run", "verify", "report", "export", "bench"}
 ENTRIES = {"cli", "demo", "inspection", "__main__"}
 """What a user starts: they may import anything, but nothing imports them. `inspection` is the

@@ -18,6 +18,8 @@ from flowprep.cli.recipes import chosen_settings
 @click.option("--recipe", help="Settings of a named dataset, or of a .toml file.")
 @setting_options
 @resource_options
+@click.option("--join-report", default="", metavar="FILE.csv",
+              help="Write what came of every file and annotation; with --dry-run too.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
 @click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
@@ -29,6 +31,8 @@ def extract(
     src: str,
     out: str,
     recipe: str | None,
+    labels: tuple[str, ...],
+    join_report: str,
     dry_run: bool,
     retry_failed: bool,
     max_failures: int,
@@ -38,6 +42,7 @@ def extract(
     **given: Any,
 ) -> None:
     """Decode videos, compute flow, write shards. Run it again to go on, or to add new videos."""
+    from flowprep.labels.registry import chosen
     from flowprep.run.executors import Resources
     from flowprep.run.extract import extract as run_extract
     from flowprep.run.prepare import Request
@@ -46,10 +51,13 @@ def extract(
 
     on_signals(interrupt)
     resources = Resources(**{name: given.pop(name) for name in RESOURCES})
+    kind, annotations = chosen(labels)
     request = Request(
         src=src,
         out=out,
-        settings=chosen_settings(recipe, given),
+        settings=chosen_settings(recipe, given | {"labels": kind}),
+        annotations=annotations,
+        join_report=join_report,
         resources=resources,
         retry_failed=retry_failed,
         strict_versions=strict_versions,

@@ -48,7 +48,6 @@ SETTING_FLAGS: dict[str, tuple[str, Any]] = {
     "clip_max_s": ("--clip-max", float),
     "clip_frames": ("--clip-frames", int),
     "clip_stride": ("--clip-stride", int),
-    "labels": ("--labels", click.Choice(["auto", "none"])),
     "engine": ("--engine", str),
     "flow_map": ("--flow-map", click.Choice(["symmetric", "i3d", "int16"])),
     "bound_px": ("--bound", float),
@@ -67,6 +66,13 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
         shown = "native" if name == "fps" and not about.default else about.default
         text = f"{about.metadata['help']}  [default: {shown}]"
         command = click.option(flag, name, type=kind, default=None, help=text)(command)
+    command = click.option(
+        "--labels",
+        multiple=True,
+        metavar="auto|none|KIND:FILES",
+        help="folders or list say; nothing does; or annotation files of kinetics, ucf101, hmdb51, "
+        "ssv2 or csv, such as kinetics:train.csv; may be repeated  [default: auto]",
+    )(command)
     return click.option(
         "--engine-param",
         "engine_params",

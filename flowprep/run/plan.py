@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
@@ -96,10 +96,12 @@ def _shards(split: str, first: int, clips: list[Clip], settings: Settings) -> li
     return rows
 
 
-def class_list(rows: Iterable[PlanRow], old: list[str]) -> list[str]:
-    """Class names by index: known ones keep theirs, new ones follow in order of name."""
-    new = {row.label for row in rows if row.label} - set(old)
-    return old + sorted(new)
+def class_list(rows: Iterable[PlanRow], old: Sequence[str], order: Sequence[str] = ()) -> list[str]:
+    """Class names by index: known ones keep theirs, then come those of `order`, whether they have
+    clips or not, then other new ones by name.
+    """
+    known = [*old, *order]
+    return list(dict.fromkeys([*known, *sorted({row.label for row in rows if row.label})]))
 
 
 def shard_sizes(rows: Iterable[PlanRow]) -> Counter[str]:

@@ -15,6 +15,7 @@ from flowprep.errors import FlowprepError
 from flowprep.quantize import make_quantizer
 from flowprep.records import Clip, Video
 from flowprep.run.executors import Resources, choose_engine
+from flowprep.run.labelling import labelled
 from flowprep.run.plan import class_list, make_plan
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
@@ -35,6 +36,8 @@ class Request:
     out: str
     settings: Settings
     resources: Resources
+    annotations: tuple[str, ...] = ()  # files or folders of the dataset that settings.labels names
+    join_report: str = ""  # csv to write
     retry_failed: bool = False
     strict_versions: bool = False
 
@@ -66,23 +69,39 @@ def prepare(request: Request, layout: Layout, display: Display, dry: bool = Fals
     for note in source.notes:
         display.note(note)
     settings, versions = _frozen(request, layout, display)
+    places, report = request.annotations, request.join_report
+    source, class_order = labelled(source, settings.labels, places, report, display)
     videos = _probed(request, layout, display, source, dry)
     clips = [clip for video in videos for clip in clips_of(video, settings)]
     committed = set(layout.committed())
     frozen, retry = _retry(layout) if request.retry_failed else (None, {})
     old = _planned(layout)
     rows = make_plan(clips, settings, old, committed, frozen)
+    _tell_settled(rows, clips, display)
     return Work(
         source=source,
         videos=videos,
         clips={clip.key: clip for clip in clips},
         rows=rows,
-        classes=class_list(rows, load_classes(layout)),
+        classes=class_list(rows, load_classes(layout), class_order),
         settings=settings,
         versions=versions,
         committed=committed,
         retry=retry,
     )
+
+
+def _tell_settled(rows: list[PlanRow], clips: list[Clip], display: Display) -> None:
+    """Finished clips stay as they are, whatever is said of them now."""
+    said = {clip.key: (clip.split, clip.label) for clip in clips}
+    kept = [r for r in rows if r.key in said and said[r.key] != (r.split, r.label)]
+    if kept:
+        both = [(kept[0].split, kept[0].label), said[kept[0].key]]
+        was, now = (f"{split}/{label or '-'}" for split, label in both)
+        display.note(
+            f"{len(kept)} finished clips keep the label and split they were made with: "
+            f"{kept[0].path} is {was}, now it would be {now}"
+        )
 
 
 def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Settings, dict[str, str]]:
@@ -222,9 +241,8 @@ def load_classes(layout: Layout) -> list[str]:
 
 def config_toml(work: Work) -> bytes:
     """config.toml: the settings and versions of the first run, and the source."""
-    table = {
-        "settings": asdict(work.settings),
-        "source": {"root": str(work.source.root)},
-        "versions": work.versions,
-    }
+    source: dict[str, Any] = {"root": str(work.source.root)}
+    if work.settings.labels not in ("auto", "none"):
+        source["classes"] = work.classes  # also those without a video, which nothing else names
+    table = {"settings": asdict(work.settings), "source": source, "versions": work.versions}
     return dump_toml(table).encode()

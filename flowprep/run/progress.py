@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flowprep.labels.report import JoinReport
 from flowprep.records import Video
 from flowprep.run.job import ShardJob
 from flowprep.run.pool import Died, Refused, Told
@@ -100,6 +101,10 @@ class Display(Protocol):
         """Something decided that the user should know."""
         ...
 
+    def joined(self, report: JoinReport) -> None:
+        """How annotations and files met."""
+        ...
+
     def probing(self, videos: Iterable[Video], total: int) -> Iterable[Video]:
         """Pass probed videos on, showing how far it is."""
         ...
@@ -133,6 +138,9 @@ class JsonDisplay:
 
     def note(self, text: str) -> None:
         self.tell("note", text=text)
+
+    def joined(self, report: JoinReport) -> None:
+        self.tell("join", **report.as_dict())
 
     def probing(self, videos: Iterable[Video], total: int) -> Iterator[Video]:
         started = time.monotonic()
@@ -182,6 +190,11 @@ class TextDisplay:
     def note(self, text: str) -> None:
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
+
+    def joined(self, report: JoinReport) -> None:
+        if not self._quiet or report.leaves_out:
+            for line in report.lines():
+                self._console.print(line, markup=False, soft_wrap=True)
 
     def probing(self, videos: Iterable[Video], total: int) -> Iterator[Video]:
         if not total:

@@ -8,6 +8,7 @@ with the mark that vouches for it; the index and dataset.json come last.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from flowprep import manifest
@@ -139,7 +140,7 @@ def _source(site: Site) -> Source:
 
 def _probed(site: Site, place: Path) -> Source:
     try:
-        source = read_source(str(place), site.known.settings.labels)
+        source = _labelled(site, read_source(str(place), site.known.settings.labels))
     except FlowprepError as error:
         hint = "say with --src where they are: as it was given to extract"
         what = f"{site.layout.manifest} is damaged, and is made from the videos: {error.message}"
@@ -154,6 +155,18 @@ def _probed(site: Site, place: Path) -> Source:
     if site.known.files and not is_vouched(site.layout.manifest, site.known.files):
         site.display.note("the manifest tells of the videos as they are now: not all are as before")
     return Source(source.root, videos, [])
+
+
+def _labelled(site: Site, source: Source) -> Source:
+    """The videos that annotation files gave a label, as the plan has it: the files are not asked
+    for again.
+    """
+    if site.known.settings.labels in ("auto", "none"):
+        return source
+    rows = {row.path: row for row in site.known.rows}
+    planned = [(video, rows[video.path]) for video in source.videos if video.path in rows]
+    videos = [replace(video, label=row.label, split=row.split) for video, row in planned]
+    return replace(source, videos=videos)
 
 
 def _finish(site: Site, failed_before: set[str]) -> None:

@@ -44,6 +44,7 @@ class Known:
     settings: Settings
     root: Path  # of the source, where it lay
     versions: dict[str, str]  # of the first run
+    classes: list[str]  # of the first run, by index, [] when not told
     rows: list[PlanRow]
     files: dict[str, str]  # name of a table -> sha256; {} when dataset.json is damaged or not there
     marks: dict[str, str]  # shard -> sha256 of its mark; {} likewise
@@ -73,6 +74,7 @@ def load_known(layout: Layout) -> Known:
         settings=settings_from(table["settings"], str(layout.config)),
         root=Path(table["source"]["root"]),
         versions=table["versions"],
+        classes=table["source"].get("classes", []),
         rows=rows,
         files=files,
         marks=dataset["shards"],
@@ -201,11 +203,12 @@ def is_whole(layout: Layout, mark: Mark) -> bool:
 
 
 def restored_classes(known: Known, marks: Iterable[Mark]) -> bytes:
-    """classes.txt out of the samples; classes without any fill the gaps by name."""
-    by_index = {
+    """classes.txt out of the first run's and the samples; what is left fills the gaps by name."""
+    by_index = dict(enumerate(known.classes)) | {
         row.label_index: row.label for mark in marks for row in mark.samples if row.label_index >= 0
     }
     labels = {row.label for row in known.rows if row.label}
     rest = iter(sorted(labels - set(by_index.values())))
-    names = [by_index[i] if i in by_index else next(rest, "") for i in range(len(labels))]
+    n_classes = max(len(labels | set(by_index.values())), max(by_index, default=-1) + 1)
+    names = [by_index[i] if i in by_index else next(rest, "") for i in range(n_classes)]
     return "".join(f"{name}\n" for name in names).encode()

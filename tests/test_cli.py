@@ -28,7 +28,8 @@ FLAGS = {
     "": "--debug --help --version",
     "extract": (
         "--apply-sar --bound --clip-frames --clip-max --clip-stride --dry-run --engine "
-        "--engine-param --executor --flow-codec --flow-map --fps --help --ignore-sar --labels "
+        "--engine-param --executor --flow-codec --flow-map --fps --help --ignore-sar --join-report "
+        "--labels "
         "--log-json --max-failures --out --quiet --ray-address --recipe --resize --retry-failed "
         "--rgb-codec --seed --shard-frames --size --src --strict-versions --stride --workers "
         "--workers-per-gpu --gpu-mem --worker-mem --clip-timeout"
@@ -38,6 +39,7 @@ FLAGS = {
         "--workers --workers-per-gpu --worker-mem --clip-timeout"
     ),
     "engines": "--help",
+    "recipes": "--help",
     "demo": "--executor --help",
 }
 """A flag that goes or is renamed breaks scripts: say so in CHANGELOG.md."""
@@ -105,6 +107,26 @@ def test_engines_says_of_each_whether_it_is_live_and_how_to_get_it(cli: Cli) -> 
         assert name in shown
     missing = [block for block in shown.split("\nmissing")[1:]]
     assert all(" -> " in block for block in missing)
+
+
+RECIPES = Path(__file__).resolve().parents[1] / "pipelines" / "recipes"
+
+
+def test_recipes_lists_each_with_what_it_changes(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Held against the text of the files."""
+    monkeypatch.setattr("importlib.resources.files", lambda package: RECIPES)
+    shown = cli("recipes")
+    assert shown.exit_code == 0
+    for path in RECIPES.glob("*.toml"):
+        text = path.read_text()
+        (about,) = [line for line in text.splitlines() if line.startswith("about = ")]
+        assert f"{path.stem:<12} {json.loads(about.removeprefix('about = '))}\n" in shown.output
+        block = shown.output.partition(f"{path.stem} ")[2].partition("\n\n")[0]
+        for setting in ("flow_map", "resize"):
+            assert (f"{setting} = " in block) == (f"{setting} = " in text)
+        assert "bound_px" not in block  # 20 px is the default
 
 
 # --- one small dataset ------------------------------------------------------------------------

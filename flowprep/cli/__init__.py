@@ -8,7 +8,7 @@ import sys
 import click
 
 from flowprep import __version__
-from flowprep.cli import demo, engines, extract, verify
+from flowprep.cli import demo, engines, extract, recipes, verify
 from flowprep.cli.group import Group
 
 
@@ -21,5 +21,5 @@ def main(debug: bool) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-for command in (extract.extract, verify.verify, engines.engines, demo.demo):
+for command in (extract.extract, verify.verify, engines.engines, recipes.recipes, demo.demo):
     main.add_command(command)

@@ -1,10 +1,12 @@
-"""Settings from a recipe and from what was given beside it."""
+"""flowprep recipes, and settings from a recipe and from what was given beside it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import click
 
 from flowprep.config import Settings, load_toml, settings_from
 from flowprep.errors import FlowprepError
@@ -21,26 +23,45 @@ def chosen_settings(recipe: str | None, given: dict[str, Any]) -> Settings:
     return replace(settings, **values)
 
 
+@click.command()
+def recipes() -> None:
+    """The recipes that come with flowprep: settings of named datasets, for extract --recipe."""
+    for name, path in shipped_recipes().items():
+        table = load_toml(path)
+        settings = asdict(settings_from(table["settings"], name))
+        changes = {k: v for k, v in settings.items() if v != getattr(Settings(), k)}
+        click.echo(f"{name:<12} {table['recipe']['about']}")
+        listed = ", ".join(f"{setting} = {value}" for setting, value in changes.items())
+        click.echo(f"{'':12} {listed or 'the defaults'}")
+        click.echo()
+    click.echo("flowprep extract --recipe NAME takes one; options given beside it win.")
+
+
 def load_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe file, or of one that flowprep ships."""
     if name.endswith(".toml") or "/" in name:
         return _settings_table(load_toml(Path(name)), name)
-    from importlib.resources import files
-
-    shipped = {p.name.removesuffix(".toml"): p for p in files("flowprep.recipes").iterdir()}
-    shipped = {stem: p for stem, p in shipped.items() if p.name.endswith(".toml")}
+    shipped = shipped_recipes()
     if name not in shipped:
         raise FlowprepError(
             f"unknown recipe {name!r}",
             f"allowed: {', '.join(sorted(shipped))}, or the path of a .toml file",
         )
-    return _settings_table(load_toml(Path(str(shipped[name]))), name)
+    return _settings_table(load_toml(shipped[name]), name)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file, sorted."""
+    from importlib.resources import files
+
+    paths = sorted(Path(str(p)) for p in files("flowprep.recipes").iterdir())
+    return {path.stem: path for path in paths if path.suffix == ".toml"}
 
 
 def _settings_table(table: dict[str, Any], where: str) -> dict[str, Any]:
     """The [settings] of a recipe, or of the config.toml of a dataset."""
     settings = table.get("settings")
-    strange = sorted(set(table) - {"settings", "source", "versions"})
+    strange = sorted(set(table) - {"recipe", "settings", "source", "versions"})
     if not isinstance(settings, dict) or strange:
         found = ", ".join(strange) or "no [settings]"
         raise FlowprepError(

@@ -148,6 +148,13 @@ def test_class_indices_stay() -> None:
     assert class_list(more, ["b", "d"]) == ["b", "d", "a", "c"]
 
 
+def test_a_dataset_with_an_order_of_classes_gives_every_class_its_index() -> None:
+    """Also those without a clip; only what was there before comes first."""
+    rows = make_plan([_clip("x", label="T"), _clip("y", label="a")], SETTINGS, [], set())
+    assert class_list(rows, [], ["i", "T", "b"]) == ["i", "T", "b", "a"]
+    assert class_list(rows, ["b", "T"], ["i", "T", "b"]) == ["b", "T", "i", "a"]
+
+
 def test_a_class_without_videos_keeps_its_index() -> None:
     assert class_list([], ["b", "d"]) == ["b", "d"]
     rows = make_plan([_clip("x")], SETTINGS, [], set())

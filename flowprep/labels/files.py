@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from flowprep.errors import FlowprepError
@@ -116,12 +116,14 @@ def read_json(path: Path) -> Any:
 
 def bare(path: str) -> str:
     """The name of a video file without its suffix, or suffixes: downloads are called a.mp4.webm."""
-    name = PurePosixPath(path).name
-    while (cut := PurePosixPath(name)).suffix.lower() in VIDEO_SUFFIXES:
-        name = cut.stem
-    return name
+    name = path.rpartition("/")[2]
+    while True:
+        stem, _, suffix = name.rpartition(".")
+        if not stem or f".{suffix.lower()}" not in VIDEO_SUFFIXES:
+            return name
+        name = stem
 
 
 def with_folder(path: str) -> str:
     """The folder a video lies in and its bare name; without a folder "/" and the name."""
-    return f"{PurePosixPath(path).parent.name}/{bare(path)}"
+    return f"{path.rpartition('/')[0].rpartition('/')[2]}/{bare(path)}"

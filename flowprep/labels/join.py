@@ -105,10 +105,11 @@ def _tell_files(work: _Join, files: dict[str, list[str]], videos: dict[str, Vide
 
     spare: dict[str, tuple[Annotation, str]] = {}
     for annotation in work.annotated.values():
-        first, *others = sorted(files.get(annotation.id, ()), key=preference) or [""]
-        if not first:
+        paths = files.get(annotation.id, [])
+        if not paths:
             work.add("file-missing", annotation, "", "")
             continue
+        first, *others = sorted(paths, key=preference) if len(paths) > 1 else paths
         work.found.setdefault(first, annotation)
         spare |= {path: (annotation, f"{first} is taken") for path in others}
     for path, (annotation, detail) in spare.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from flowprep.errors import FlowprepError
@@ -15,6 +15,7 @@ from flowprep.labels.base import Annotation, Annotations, Reader, by_name
 from flowprep.labels.files import bare, existing, read_csv, read_json, split_named, split_of_file
 
 NEEDED = ("youtube_id", "time_start", "time_end")
+REPLACEMENT = re.compile(r"(^|/)replacement[^/]*/")
 TRIMMED = re.compile(r"(.+)_([0-9]{6,})_([0-9]{6,})")
 
 
@@ -90,7 +91,7 @@ def _near(path: str) -> str:
 
 def _rank(path: str) -> int:
     """Kinetics-400 comes with a folder of replacements for videos that are damaged."""
-    return 0 if any(f.startswith("replacement") for f in PurePosixPath(path).parts[:-1]) else 1
+    return 0 if REPLACEMENT.search(path) else 1
 
 
 READER = Reader(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from flowprep.errors import FlowprepError
@@ -76,7 +76,7 @@ class JoinReport:
             found = self.of(status)
             told[status.replace("-", "_")] = {
                 "count": len(found),
-                "first": [asdict(entry) for entry in found[:SHOWN]],
+                "first": [vars(entry) for entry in found[:SHOWN]],
             }
         return told
 
@@ -85,7 +85,7 @@ class JoinReport:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, [field.name for field in fields(Entry)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(entry) for entry in self.entries)
+        writer.writerows(vars(entry) for entry in self.entries)
         return text.getvalue().encode("utf-8", "backslashreplace")
 
     def check(self, reader: Reader) -> None:

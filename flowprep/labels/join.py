@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -11,12 +11,15 @@ from flowprep.labels.base import Annotation, Annotations, Reader
 from flowprep.labels.report import Entry, JoinReport, Status
 from flowprep.records import Video
 
+Planned = Mapping[str, tuple[str, str]]
+"""Path -> (split, label) of the videos that an earlier run has planned."""
 ORDER = {status: place for place, status in enumerate(get_args(Status))}
 
 
 @dataclass
 class _Join:
     reader: Reader
+    planned: Planned
     annotated: dict[str, Annotation] = field(default_factory=dict)  # by id
     found: dict[str, Annotation] = field(default_factory=dict)  # by path
     entries: list[Entry] = field(default_factory=list)
@@ -28,14 +31,19 @@ class _Join:
 
 
 def join(
-    kind: str, reader: Reader, videos: Sequence[Video], annotations: Annotations
+    kind: str,
+    reader: Reader,
+    videos: Sequence[Video],
+    annotations: Annotations,
+    planned: Planned,
 ) -> tuple[list[Video], JoinReport]:
     """The videos that have a label, with label and split, and a report of all.
 
-    Of several files for one annotation one is taken: one with bytes, then by the reader's rank,
-    then by path. Where an annotation tells no split the video keeps its own.
+    Of several files for one annotation one is taken: one with bytes, then one that is planned, then
+    by the reader's rank, then by path. Where an annotation tells no split the video keeps its own.
+    What is planned and not annotated (files of another split are given this time) stays as it is.
     """
-    work = _Join(reader)
+    work = _Join(reader, planned)
     _gather(work, annotations.rows)
     files = _matched(work, videos)
     _tell_files(work, files, {video.path: video for video in videos})
@@ -86,7 +94,12 @@ def _matched(work: _Join, videos: Iterable[Video]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = defaultdict(list)
     for path in dict.fromkeys(video.path for video in videos):
         hits = next((by_name[n] for n in work.reader.names(path) if n in by_name), [])
-        if not hits:
+        if not hits and path in work.planned:
+            split, label = work.planned[path]
+            kept = Annotation(id="", label=label, split=split, where="the plan", names=())
+            work.found[path] = kept
+            work.add("as-planned", kept, path, "")
+        elif not hits:
             near = by_name.get(work.reader.near(path), [])
             detail = f"annotated is {', '.join(a.id for a in near[:3])}" if near else ""
             work.add("label-missing", None, path, detail)
@@ -100,8 +113,9 @@ def _matched(work: _Join, videos: Iterable[Video]) -> dict[str, list[str]]:
 def _tell_files(work: _Join, files: dict[str, list[str]], videos: dict[str, Video]) -> None:
     """Choose the file of each annotation, and tell what comes of all of them."""
 
-    def preference(path: str) -> tuple[bool, int, str]:
-        return videos[path].size_bytes <= 0, work.reader.rank(path), path
+    def preference(path: str) -> tuple[bool, bool, int, str]:
+        is_empty, is_new = videos[path].size_bytes <= 0, path not in work.planned
+        return is_empty, is_new, work.reader.rank(path), path
 
     spare: dict[str, tuple[Annotation, str]] = {}
     for annotation in work.annotated.values():
@@ -115,7 +129,7 @@ def _tell_files(work: _Join, files: dict[str, list[str]], videos: dict[str, Vide
     for path, (annotation, detail) in spare.items():
         if path not in work.found:
             work.add("file-twice", annotation, path, detail)
-    for path, annotation in list(work.found.items()):
+    for path, annotation in [(p, a) for p, a in work.found.items() if a.id]:
         work.add("matched" if annotation.label else "unlabelled", annotation, path, "")
         if not annotation.label:
             del work.found[path]

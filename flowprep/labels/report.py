@@ -13,11 +13,18 @@ from flowprep.labels.base import Reader
 from flowprep.records import printable
 
 Status = Literal[
-    "matched", "file-missing", "label-missing", "unlabelled", "listed-twice", "file-twice",
+    "matched",
+    "as-planned",
+    "file-missing",
+    "label-missing",
+    "unlabelled",
+    "listed-twice",
+    "file-twice",
     "contradiction",
-]  # fmt: skip
+]
 SAYS: dict[Status, str] = {
     "matched": "videos with an annotation",
+    "as-planned": "files without an annotation, which stay as an earlier run has planned them",
     "file-missing": "annotated, but no file in --src",
     "label-missing": "files without an annotation, left out",
     "unlabelled": "files whose annotation tells no label, left out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +10,17 @@ from flowprep.errors import FlowprepError
 from flowprep.labels.join import join
 from flowprep.labels.registry import READERS, no_places
 from flowprep.run.progress import Display
+from flowprep.shard.plan import PlanRow
 from flowprep.sources import Source
 
 
 def labelled(
-    source: Source, kind: str, places: Sequence[str], report_file: str, display: Display
+    source: Source,
+    kind: str,
+    places: Sequence[str],
+    report_file: str,
+    planned: Iterable[PlanRow],
+    display: Display,
 ) -> tuple[Source, list[str]]:
     """The videos that have a label, and all classes of the dataset by index.
 
@@ -31,7 +37,8 @@ def labelled(
     if not places:
         raise no_places(kind)
     annotations = READERS[kind].load(places)
-    videos, report = join(kind, READERS[kind], source.videos, annotations)
+    before = {row.path: (row.split, row.label) for row in planned}
+    videos, report = join(kind, READERS[kind], source.videos, annotations, before)
     display.joined(report)
     if report_file:
         Path(report_file).write_bytes(report.to_csv())

@@ -69,13 +69,13 @@ def prepare(request: Request, layout: Layout, display: Display, dry: bool = Fals
     for note in source.notes:
         display.note(note)
     settings, versions = _frozen(request, layout, display)
+    old = _planned(layout)
     places, report = request.annotations, request.join_report
-    source, class_order = labelled(source, settings.labels, places, report, display)
+    source, class_order = labelled(source, settings.labels, places, report, old, display)
     videos = _probed(request, layout, display, source, dry)
     clips = [clip for video in videos for clip in clips_of(video, settings)]
     committed = set(layout.committed())
     frozen, retry = _retry(layout) if request.retry_failed else (None, {})
-    old = _planned(layout)
     rows = make_plan(clips, settings, old, committed, frozen)
     _tell_settled(rows, clips, display)
     return Work(

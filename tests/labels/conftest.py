@@ -30,15 +30,17 @@ class Met:
         return {entry.path for entry in self.report.entries if entry.status == status}
 
 
-ORDER = ("matched", "file-missing", "label-missing", "unlabelled", "listed-twice", "file-twice",
-         "contradiction")  # fmt: skip
+ORDER = (
+    *("matched", "as-planned", "file-missing", "label-missing", "unlabelled", "listed-twice"),
+    *("file-twice", "contradiction"),
+)
 
 
 def _meet(src: Path, *texts: str) -> Met:
     kind, places = chosen(texts)
     assert kind is not None
     annotations = READERS[kind].load(places)
-    videos, report = join(kind, READERS[kind], read_source(str(src), kind).videos, annotations)
+    videos, report = join(kind, READERS[kind], read_source(str(src), kind).videos, annotations, {})
     labels = {video.path: (video.split, video.label) for video in videos}
     return Met(labels, annotations.classes, report)
 

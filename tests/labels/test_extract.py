@@ -230,6 +230,38 @@ def test_repair_and_recompute_need_no_annotation_files(
     assert again.exit_code == 0, again.output
 
 
+def test_the_other_split_may_come_later_by_itself(
+    dataset: Path, run: Any, cli: Cli, make_video: MakeVideo
+) -> None:
+    """Its own files are enough: what is there stays, and can be repaired and computed again."""
+    make_video(dataset / "videos" / "HammerThrow" / "v_HammerThrow_g01_c01.avi", n_frames=4)
+    shutil.rmtree(dataset / "out")
+    first = run(dataset, "ucf101:trainlist01.txt")
+    assert "2 files without an annotation, left out" in first.stderr
+    whole = {p: p.read_bytes() for p in (dataset / "out").glob("*.tar")}
+    second = run(dataset, "ucf101:testlist01.txt")
+    assert second.exit_code == 0, second.output
+    assert "1 files without an annotation, which stay" in second.stderr
+    assert samples(dataset / "out") == CASES["ucf101"].videos
+    assert {p: p.read_bytes() for p in whole} == whole
+    (tar,) = whole
+    tar.write_bytes(tar.read_bytes()[:-3000])
+    options = ("--executor", "local", "--workers", 1)
+    assert cli("verify", dataset / "out", "--repair", *options).exit_code == 0
+    assert tar.read_bytes() == whole[tar]
+
+
+def test_of_two_files_the_one_that_is_planned_is_taken(
+    dataset: Path, run: Any, make_video: MakeVideo
+) -> None:
+    made = samples(dataset / "out")
+    make_video(dataset / "videos" / "A" / "v_HandStandPushups_g08_c01.avi", n_frames=4)
+    result = run(dataset, "ucf101:.", "--max-failures", 1)
+    assert result.exit_code == 0
+    assert "1 further files of a video that has one, left out: A/v_HandStand" in result.stderr
+    assert samples(dataset / "out") == made
+
+
 def test_finished_clips_keep_their_label_and_that_is_told(
     dataset: Path, run: Any, make_video: MakeVideo
 ) -> None:

@@ -22,11 +22,8 @@ class Annotation:
     names: tuple[str, ...]  # any of them leads from a file to here, see Reader.names
 
     def __post_init__(self) -> None:
-        if self.label.splitlines() not in ([], [self.label]) or not is_text(self.label + self.id):
-            raise FlowprepError(
-                f"{self.where}: {self.label!r} holds a line break or is not UTF-8",
-                "write the label on one line",
-            )
+        for text in (self.id, self.label):
+            check_name(text, self.where)
         if self.split and not SPLIT.fullmatch(self.split):
             raise FlowprepError(
                 f"{self.where}: split {self.split!r} is not usable",
@@ -34,13 +31,17 @@ class Annotation:
             )
 
 
-def is_text(name: str) -> bool:
-    """Whether it can be stored: JSON can escape what no UTF-8 holds."""
+def check_name(text: str, where: str) -> None:
+    """Raise FlowprepError for what no line of a file holds; JSON can escape what no UTF-8 does."""
     try:
-        name.encode()
+        text.encode()
+        is_line = text.splitlines() in ([], [text])
     except UnicodeEncodeError:
-        return False
-    return True
+        is_line = False
+    if not is_line:
+        raise FlowprepError(
+            f"{where}: {text!r} holds a line break or is not UTF-8", "write it on one line"
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowprep.errors import FlowprepError
-from flowprep.labels.base import Annotation, Annotations, Reader
+from flowprep.labels.base import Annotation, Annotations, Reader, check_name
 from flowprep.labels.files import bare, existing, read_json, read_lines, split_of_file
 
 BESIDE = ("labels.json", "something-something-v2-labels.json")
@@ -22,10 +22,9 @@ def load(places: Sequence[str]) -> Annotations:
     contents = {path: read_json(path) for path in paths if path.suffix.lower() != ".csv"}
     tables = [path for path, content in contents.items() if isinstance(content, dict)]
     lists = [path for path in paths if path not in tables]
-    if not lists:
-        raise FlowprepError(
-            "--labels ssv2: no list of videos", "give train.json or validation.json"
-        )
+    if not lists or len(tables) > 1:
+        what = "no list of videos" if not lists else f"{len(tables)} files with classes"
+        raise FlowprepError(f"--labels ssv2: {what}", "give train.json, say, and one labels.json")
     labels = tables[0] if tables else _beside(lists[0])
     classes = _classes(labels, contents.get(labels) or read_json(labels))
     known, rows = set(classes), list[Annotation]()
@@ -47,12 +46,15 @@ def _beside(listed: Path) -> Path:
 def _classes(path: Path, table: Any) -> list[str]:
     try:
         by_index = {int(index): str(name) for name, index in table.items()}
-        return [by_index[i] for i in range(len(table))]
+        classes = [by_index[i] for i in range(len(table))]
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise FlowprepError(
             f"{path.name} does not give each class an index from 0 up",
             'it looks like {"Approaching something with your camera": "0", ...}',
         ) from error
+    for name in classes:
+        check_name(name, path.name)
+    return classes
 
 
 def _items(path: Path, items: Any, known: set[str]) -> Iterator[Annotation]:

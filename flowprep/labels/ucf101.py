@@ -21,6 +21,9 @@ from flowprep.labels.files import (
     with_folder,
 )
 
+A_LINE = "a line is <class>/<video>.avi, with the class's number in lists for training"
+LINE = re.compile(r"(\S+)(?:\s+([0-9]{1,6}))?")
+NUMBER = re.compile(r"[0-9]{1,6}")
 CLASS_IN_NAME = re.compile(r"v_(.+)_g[0-9]+_c[0-9]+")
 
 
@@ -50,7 +53,7 @@ def _classes(path: Path) -> list[str]:
     by_number: dict[int, str] = {}
     for where, line in read_lines(path):
         number, _, name = line.partition(" ")
-        if not number.isdecimal() or not name.strip() or int(number) in by_number:
+        if not NUMBER.fullmatch(number) or not name.strip() or int(number) in by_number:
             raise FlowprepError(f"{where}: {line!r}", "a line is a number from 1 up and a class")
         by_number[int(number)] = name.strip()
     if sorted(by_number) != list(range(1, len(by_number) + 1)):
@@ -62,16 +65,17 @@ def _rows(path: Path, classes: list[str]) -> Iterator[Annotation]:
     folded = {name.casefold(): name for name in classes}
     split = split_of_file(path)
     for where, line in read_lines(path):
-        video, _, number = line.rpartition(" ")
-        if not video or not number.isdecimal():
-            video, number = line, ""
+        parts = LINE.fullmatch(line)
+        if not parts:
+            raise FlowprepError(f"{where}: {line!r}", A_LINE)
+        video, number = parts[1], parts[2] or ""
         named = folded.get(_class_of(video).casefold(), "")
         label = _numbered_class(where, int(number), classes) if number else named
         if not label or named not in ("", label):
             says = f"{label} (class {number})" if label else "none of classInd.txt"
             raise FlowprepError(
                 f"{where}: {video!r} lies in class {_class_of(video)!r}, the line says {says}",
-                "a line is <class>/<video>.avi, with the class's number in lists for training",
+                A_LINE,
             )
         folder_and_name = f"{label}/{bare(video)}"
         yield Annotation(

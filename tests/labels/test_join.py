@@ -13,6 +13,7 @@ import pytest
 from flowprep.config import Labels
 from flowprep.errors import FlowprepError
 from flowprep.labels.registry import READERS, chosen
+from flowprep.run.progress import make_display
 
 HEAD = "name,label,split"
 
@@ -80,6 +81,16 @@ def test_the_report_in_lines_names_the_first_few(mine: Any) -> None:
         "  1 annotated, but no file in --src: b",
         "  7 files without an annotation, left out: f0.mp4, f1.mp4, f2.mp4, f3.mp4, f4.mp4, ...",
     ]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_is_silent_only_where_no_file_is_left_out(
+    mine: Any, capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    make_display(False, quiet).joined(mine(["a.mp4"], ["a,x,val", "gone,x,val"]).report)
+    assert ("gone" in capsys.readouterr().err) == (not quiet)
+    make_display(False, quiet).joined(mine(["b.mp4"], ["a,x,val"]).report)
+    assert "left out: b.mp4" in capsys.readouterr().err
 
 
 def test_names_that_would_reach_the_terminal_are_escaped(mine: Any) -> None:

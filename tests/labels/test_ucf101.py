@@ -132,6 +132,7 @@ def test_lists_of_two_splits_contradict_one_another(ucf101: Path, meet: Callable
         ("1 A\n2 B", "A/v_A_g01_c01.avi 3", ("trainlist01.txt, line 1", "no class 3", "1 to 2")),
         ("1 A\n2 B", "\nB/v_B_g01_c01.avi 1", ("trainlist01.txt, line 2", "'B'", "A (class 1)")),
         ("1 A\n2 B", "C/v_C_g01_c01.avi", ("trainlist01.txt, line 1", "'C'", "classInd.txt")),
+        ("1 A\n2 B", f"A/v_A_g01_c01.avi {'9' * 5000}", ("trainlist01.txt, line 1", "A/v_A")),
         ("1 A\n1 B", "A/v_A_g01_c01.avi 1", ("classInd.txt, line 2", "'1 B'")),
         ("1 A\n3 B", "A/v_A_g01_c01.avi 1", ("classInd.txt", "1, 2, 3")),
         ("A 1\nB 2", "A/v_A_g01_c01.avi 1", ("classInd.txt, line 1", "'A 1'")),

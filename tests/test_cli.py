@@ -41,6 +41,7 @@ FLAGS = {
     "engines": "--help",
     "recipes": "--help",
     "demo": "--executor --help",
+    "bench": "--engine --fps --help --hours --json --seconds --size",
 }
 """A flag that goes or is renamed breaks scripts: say so in CHANGELOG.md."""
 

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "flowprep"
 
 LEAVES = {"errors", "records", "config", "storage", "quantize", "synth", "processes", "cell"}
 STAGES = {"manifest", "sources", "labels", "clips", "decode", "flow", "codec", "shard"}
-COMPOSERS = {"run", "verify", "report", "export", "bench"}
-ENTRIES = {"cli", "demo", "inspection", "__main__"}
+COMPOSERS = {"run", "verify", "report", "export"}
+ENTRIES = {"bench", "cli", "demo", "inspection", "__main__"}
 """What a user starts: they may import anything, but nothing imports them. `inspection` is the
-command verify, which checks by verify and repairs by run."""
+command verify, which checks by verify and repairs by run; `bench` measures what run is made of."""
 BETWEEN_COMPOSERS = {"flowprep.run.job"}
 """The only doors from one composing package to another."""
 

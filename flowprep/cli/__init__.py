@@ -8,7 +8,7 @@ import sys
 import click
 
 from flowprep import __version__
-from flowprep.cli import demo, engines, extract, recipes, verify
+from flowprep.cli import bench, demo, engines, extract, recipes, verify
 from flowprep.cli.group import Group
 
 
@@ -21,5 +21,12 @@ def main(debug: bool) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-for command in (extract.extract, verify.verify, engines.engines, recipes.recipes, demo.demo):
+for command in (
+    extract.extract,
+    verify.verify,
+    engines.engines,
+    recipes.recipes,
+    bench.bench,
+    demo.demo,
+):
     main.add_command(command)

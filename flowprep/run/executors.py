@@ -89,8 +89,13 @@ def open_pool(resources: Resources, settings: Settings, n_jobs: int) -> Iterator
 def _local_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
     from flowprep.run.local import LocalPool
 
+    return LocalPool(local_specs(resources, settings, n_jobs))
+
+
+def local_specs(resources: Resources, settings: Settings, n_jobs: int) -> list[WorkerSpec]:
+    """The workers that executor `local` starts for so many shards."""
     devices: list[int | None] = _devices() if registry()[settings.engine].uses_gpu else [None]
-    return LocalPool(_specs(resources, settings, n_jobs, resources.cpus, devices))
+    return _specs(resources, settings, n_jobs, resources.cpus, devices)
 
 
 def _ray_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:

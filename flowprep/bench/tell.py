@@ -68,7 +68,9 @@ def tell(found: Found) -> None:
     console.print(f"{processor()}, {found.n_cores} cores", markup=False)
     console.print(f"clip: {DESCRIPTION}", markup=False, soft_wrap=True)
     if found.pixel_iterations:
-        console.print(f"      {found.pixel_iterations / 1e6:.1f} M pixel-iterations a pair")
+        console.print(
+            f"      {found.pixel_iterations / 1e6:.1f} M px-iterations (pixels x iterations) a pair"
+        )
     console.print(_rates_table(found))
     stages = ", ".join(f"{name} {1e3 * s:.2f}" for name, s in found.around.stages_s.items())
     console.print(
@@ -86,11 +88,12 @@ def tell(found: Found) -> None:
 
 
 def _rates_table(found: Found) -> Table:
-    table = Table("engine", "one worker, flows/s", "all, flows/s", "M pixel-iterations/s", "pairs")
+    heads = ("one worker, flows/s", "all, flows/s", "M px-iterations/s", "pairs")
+    table = Table("engine", *heads)
     for one in found.engines:
         per_pair, alone = iterations_of(found, one), one.rates.alone
         n_workers, n_pairs = len(one.rates.together), sum(t.n_pairs for t in one.rates.together)
-        millions = f"{per_pair * alone.flows_per_s / 1e6:,.0f}" if per_pair else "not known"
+        millions = f"{per_pair * alone.flows_per_s / 1e6:,.0f}" if per_pair else "?"
         table.add_row(
             one.name,
             f"{alone.flows_per_s:,.2f}",
@@ -102,7 +105,7 @@ def _rates_table(found: Found) -> Table:
 
 
 def _outlook_table(found: Found) -> Table:
-    heads = [f"{n} such machine{'s' if n > 1 else ''}" for n in MACHINES]
+    heads = [f"{n} machine{'s' if n > 1 else ''}" for n in MACHINES]
     table = Table("engine", *heads)
     for one in found.engines:
         table.add_row(one.name, *(duration(one.seconds[n]) for n in MACHINES))

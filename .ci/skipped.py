@@ -14,7 +14,12 @@ EXPECTED = (
     *("slow", "needs root"),
 )
 """A skip whose reason holds none of these words is a fault."""
-ELSEWHERE = ("tests/gpu/", "tests/bench/", "tests/run/test_cluster.py")
+ELSEWHERE = (
+    "tests/gpu/",
+    "tests/bench/",
+    "tests/run/test_cluster.py",
+    "tests/docs/test_stories.py",
+)
 
 
 def main(report: str) -> int:

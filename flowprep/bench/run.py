@@ -54,7 +54,7 @@ class Found:
 
 
 def bench(order: Order, say: Callable[[str], None]) -> Found:
-    """Measure. Raises FlowprepError when a named engine is not here, or none is live."""
+    """Measure. Raises FlowprepError when a named engine is not here, or one fails."""
     engines = [choose_engine(Settings(engine=name)) for name in order.engines] or _live()
     with TemporaryDirectory() as folder:
         say("rendering a clip")

@@ -19,6 +19,8 @@ NO_COMMANDS = (
 )
 """How blocks without a language begin that hold no commands. Or give such a block a language."""
 
+COMMENT = re.compile(r"(^|\s)#.*$")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -43,12 +45,20 @@ def lines_of(page: str, text: str) -> Iterator[Line]:
     for block in blocks(text):
         folder = "."
         for command in block.replace("\\\n", " ").splitlines():
-            words = tuple(shlex.split(command.removeprefix("$ "), comments=True))
+            words = _words(page, command)
             if not words:
                 continue
             yield Line(page, words, folder)
             if words[0] == "cd":
                 folder = words[1]
+
+
+def _words(page: str, command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(COMMENT.sub("", command.removeprefix("$ "))))
+    except ValueError as error:
+        what = "give the block a language, or name it in tests/docs/pages.py: NO_COMMANDS"
+        raise ValueError(f"{page}: {command!r} is no command ({error}): {what}") from error
 
 
 def blocks(text: str) -> Iterator[str]:

@@ -26,10 +26,15 @@ else:
 
 Cli = Callable[..., Result]
 
-PATHS = {"/data/videos": "videos", "/new/videos": "videos", "/data/shards": "shards"}
+PATHS = {
+    **{"/data/videos": "videos", "/new/videos": "videos", "/data/shards": "shards"},
+    **{f"kinetics:{part}.csv": f"kinetics:kinetics/{part}.csv" for part in ("train", "val")},
+}
 """Paths of the pages, and what stands for them in the sandbox."""
 ADDED = {"--executor": "local", "--engine": "constant", "--workers": "1"}
 """Given to each command of flowprep that takes them, unless the page gives them itself."""
+BEFORE = {"--lift": ("remove", "shards/", "--keys", "takedown.txt")}
+"""What has to be done first, for commands with this option."""
 LEFT_OUT = ("--ray-address",)
 """Options with a value, known to the parser, that have to do with a cluster."""
 DRY = "extract"
@@ -53,6 +58,8 @@ def try_flowprep(line: Line, cli: Cli) -> None:
         words += ["--dry-run"]
         if "--retry-failed" not in words:
             shutil.rmtree("shards")
+    for option in BEFORE.keys() & set(words):
+        assert cli(*BEFORE[option]).exit_code == 0
     result = cli(*words)
     assert result.exit_code == 0, result.output
 
@@ -78,7 +85,7 @@ def parsed(words: Sequence[str]) -> click.Command:
     while isinstance(command, click.Group):
         assert rest[0] in command.commands, f"there is no command {rest[0]}"
         command = command.commands[rest.pop(0)]
-    command.make_context(command.name, list(rest))
+    command.make_context(command.name, list(rest)).close()  # the files it opened
     return command
 
 

@@ -37,13 +37,13 @@ def test_the_options_in_running_text_are_real(line: Line) -> None:
 
 def test_commands_are_found_in_every_kind_of_block() -> None:
     page = (
-        "text\n\n    flowprep engines  # comment\n    cd docker\n    pip install .\n\n"
+        "text\n\n    flowprep show a#2  # it's a comment\n    cd docker\n    pip install .\n\n"
         "```sh\n$ flowprep verify \\\n  shards/\n```\n\n```python\nmake('no')\n```\n"
     )
     found = [(line.text, line.folder) for line in lines_of("page", page)]
     assert found == [
         ("flowprep verify shards/", "."),
-        ("flowprep engines", "."),
+        ("flowprep show 'a#2'", "."),
         ("cd docker", "."),
         ("pip install .", "docker"),
     ]
@@ -55,7 +55,7 @@ def test_no_page_is_without_its_commands() -> None:
         r"^ {4}(?:flowprep|python -m|make|ray|torchrun|pip install) .*$", re.MULTILINE
     )
     plainly = {
-        " ".join(m.split("#")[0].split()) for p in PAGES for m in typed.findall(p.read_text())
+        " ".join(m.split(" #")[0].split()) for p in PAGES for m in typed.findall(p.read_text())
     }
     assert len(plainly) > 20
     assert {text.replace("'", "") for text in plainly} <= {text.replace("'", "") for text in NAMES}

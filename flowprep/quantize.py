@@ -8,10 +8,12 @@ Every map is affine, so one formula decodes them all, with two numbers from the 
 |---|---|---|---|
 | symmetric | 128 + round(v * 127 / bound), within 1..255 | +-bound | exact; flip = 256 - code |
 | i3d | round((v + bound) * 255 / (2 bound)), within 0..255 | +-bound | 128 is bound/255 |
+| i3d-floor | floor((v + bound) * 255 / (2 bound)), within 0..255 | +-bound | 127, exact |
 | int16 | 32768 + round(32 v), within 0..65535 | +-1024 px | exact |
 
 `i3d` is the map of denseflow, TSN and the I3D data (kinetics-i3d README: 256 buckets over
-[-20, 20]).
+[-20, 20]). `i3d-floor` is that of MARS, which cuts where the others round: a code stands for the
+middle of the flows that have it, half a step above the code's own value.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from flowprep.errors import FlowprepError
 from flowprep.records import F32, CodedFlow, Codes
 
-MapName = Literal["symmetric", "i3d", "int16"]
+MapName = Literal["symmetric", "i3d", "i3d-floor", "int16"]
 MAPS: tuple[str, ...] = get_args(MapName)
 
 
@@ -91,6 +93,8 @@ def make_quantizer(name: str, bound_px: float) -> Quantizer:
         return Quantizer("symmetric", bound_px, 128, bound_px / 127, 1, 255)
     if name == "i3d":
         return Quantizer("i3d", bound_px, 127.5, 2 * bound_px / 255, 0, 255)
+    if name == "i3d-floor":
+        return Quantizer("i3d-floor", bound_px, 127, 2 * bound_px / 255, 0, 255)
     if name == "int16":
         return Quantizer("int16", 1023.96875, 32768, 1 / 32, 0, 65535)
     raise FlowprepError(f"unknown flow map {name!r}", f"allowed: {', '.join(MAPS)}")

@@ -155,7 +155,7 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def exclusive(lock_file: Path, what: str) -> Iterator[None]:
+def exclusive(lock_file: Path, what: str, command: str = "extract") -> Iterator[None]:
     """Hold a lock that the system drops when this process dies, however it dies.
 
     Raises FlowprepError when another process holds it.
@@ -169,6 +169,6 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
                 raise OSError("the file was removed by the process that held the lock")
         except OSError as error:
             raise FlowprepError(
-                f"{what} is in use by another flowprep extract", "wait for it, or stop it"
+                f"{what} is in use by another flowprep {command}", "wait for it, or stop it"
             ) from error
         yield

@@ -38,6 +38,7 @@ FLAGS = {
         "--deep --executor --gpu-mem --help --json --ray-address --recompute --repair --seed --src "
         "--workers --workers-per-gpu --worker-mem --clip-timeout"
     ),
+    "export": "--bound --help --image --keys --out --split --style --to",
     "engines": "--help",
     "recipes": "--help",
     "demo": "--executor --help",

@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "flowprep"
 
-LEAVES = {"errors", "records", "config", "storage", "quantize", "synth", "processes", "cell"}
+LEAVES = {
+    *("errors", "records", "config", "storage", "quantize", "synth", "processes", "cell"),
+    "rawframes",
+}
 STAGES = {"manifest", "sources", "labels", "clips", "decode", "flow", "codec", "shard"}
 COMPOSERS = {"run", "verify", "report", "export"}
 ENTRIES = {"bench", "cli", "demo", "inspection", "__main__"}
@@ -190,6 +193,7 @@ TRAINING_DOORS = {
     "predict": STAGES | LEAVES | {"run"},
     "cost": {"flow", "records"},  # how long TV-L1 takes
     "flow_picture": {"report", "records"},  # the colours of flow
+    "probe": {"export"},  # .flo files
 }
 """The parts of train that see more of flowprep than its errors, and what they see."""
 

@@ -30,7 +30,7 @@ def flow_of(quantizer: Quantizer, codes: np.ndarray) -> np.ndarray:
 
 
 @given(BOUNDS_PX)
-@pytest.mark.parametrize("name", ["symmetric", "int16"])
+@pytest.mark.parametrize("name", ["symmetric", "i3d-floor", "int16"])
 def test_zero_flow_is_exactly_zero(name: str, bound_px: float) -> None:
     quantizer = make_quantizer(name, bound_px)
     codes = codes_of(quantizer, [0.0, -0.0])
@@ -76,6 +76,21 @@ def test_beyond_the_bound_the_last_code_is_used() -> None:
     assert codes_of(make_quantizer("symmetric", 20), values_px).tolist() == [1, 1, 1, 255, 255, 255]
     assert codes_of(make_quantizer("i3d", 20), values_px).tolist() == [0, 0, 0, 255, 255, 255]
     assert codes_of(make_quantizer("int16", 20), [-1e9, 1e9]).tolist() == [0, 65535]
+
+
+def test_i3d_floor_is_the_cut_of_mars() -> None:
+    """MARS, utils1/extract_frames_flows.py: `((tflow + 20) / 40.0 * 255.0).astype(np.uint8)`, and
+    a code is decoded to the middle of the flows that it was cut from. MARS has its last code, 255,
+    from 20 px up, we from half a step above.
+    """
+    quantizer = make_quantizer("i3d-floor", 20)
+    values_px = np.random.default_rng(0).uniform(-21, 21, 4000).astype(np.float32)
+    values_px = np.append(values_px[np.abs(values_px - 20) > 0.1], np.float32([-20, 0, 21]))
+    clipped = np.minimum(20, np.maximum(-20, values_px.astype(np.float64)))
+    codes = ((clipped + 20) / 40.0 * 255.0).astype(np.uint8)
+    assert codes_of(quantizer, values_px.tolist()).tolist() == codes.tolist()
+    lowest_px, next_px = codes * 40 / 255 - 20, (codes + 1.0) * 40 / 255 - 20
+    np.testing.assert_allclose(flow_of(quantizer, codes), (lowest_px + next_px) / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("bound", [15, 20, 32])
@@ -169,5 +184,5 @@ def test_impossible_bounds_are_refused(bound_px: float) -> None:
 
 
 def test_unknown_maps_are_refused() -> None:
-    with pytest.raises(FlowprepError, match="symmetric, i3d, int16"):
+    with pytest.raises(FlowprepError, match="symmetric, i3d, i3d-floor, int16"):
         make_quantizer("linear", 20)

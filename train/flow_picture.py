@@ -1,4 +1,4 @@
-"""Pictures of predicted flow beside the flow it should be, and Middlebury's .flo files."""
+"""Pictures of predicted flow beside the flow it should be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from flowprep.records import F32, U8
 from flowprep.report.color import flow_to_rgb
 from train.checkpoint import write_whole
 
-FLO_MAGIC = 202021.25
 PANEL, GAP, LINE = 224, 8, 22  # side of a panel, white between panels, height of a line of text
 COLUMNS = ("first RGB frame", "TV-L1", "decoded from RGB")
 WHEEL = 180  # side of the colour wheel
@@ -117,14 +116,3 @@ def _png(picture_HW3: U8) -> bytes:
 
     data: npt.NDArray[np.uint8] = cv2.imencode(".png", picture_HW3[..., ::-1])[1]
     return data.tobytes()
-
-
-def write_flo(path: Path, flow_2HW: F32) -> None:
-    """Write Middlebury's format (Baker et al., IJCV 2011), little-endian throughout.
-
-    float32 202021.25, int32 width, int32 height, float32 u and v of each pixel, row by row. Raises
-    OSError; the old file stays then.
-    """
-    height, width = flow_2HW.shape[1:]
-    head = np.array([FLO_MAGIC], "<f4").tobytes() + np.array([width, height], "<i4").tobytes()
-    write_whole(path, head + flow_2HW.transpose(1, 2, 0).astype("<f4").tobytes())

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowprep.errors import FlowprepError
+from flowprep.export.flo import flo_bytes
 from train.checkpoint import Meta, code_commit, load_net, versions, weights_of, write_whole
 from train.common import Place, place, run_main, seed_all, tell
 from train.config import Data, parse
 from train.data.batch import FLOW_CLIP_PX
 from train.data.loader import Batches, train_loader
 from train.data.windows import WindowConfig
-from train.flow_picture import Shown, longest, write_flo, write_picture
+from train.flow_picture import Shown, longest, write_picture
 from train.flow_probe import Errors, FlowProbe, fit, judge
 from train.models.base import VideoModel
 from train.models.decoders import feature_channels
@@ -208,8 +209,8 @@ def _write_files(task: Task, layer: str, errors: Errors, shown: list[Shown]) -> 
     names = [f"{layer}_{what}" for what in ("flow.png", "tvl1.flo", "decoded.flo")]
     picture, target, decoded = (task.out / name for name in names)
     write_picture(picture, shown, _line(task, layer, errors), task.unit)
-    write_flo(target, shown[0].target_2HW)
-    write_flo(decoded, shown[0].flow_2HW)
+    write_whole(target, flo_bytes(shown[0].target_2HW))
+    write_whole(decoded, flo_bytes(shown[0].flow_2HW))
     return names
 
 

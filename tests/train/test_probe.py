@@ -22,7 +22,7 @@ from train.config import Data, parse
 from train.data.batch import FLOW_CLIP_PX, Batch, network_input
 from train.data.table import Table
 from train.data.windows import WindowConfig
-from train.flow_picture import PANEL, Shown, middle_step, write_flo, write_picture
+from train.flow_picture import PANEL, Shown, middle_step, write_picture
 from train.flow_probe import Errors, ErrorSums, FlowProbe, MeanFlow, fit, judge
 from train.models.base import Classifier, ModelConfig, Tapped, VideoModel, build
 from train.probe import ProbeConfig, run_probe, unit_of, window_of
@@ -266,16 +266,6 @@ def test_the_step_shown_is_that_of_the_frame() -> None:
     assert (one.frame_HW3 == 4).all()  # frames 4 and 5 make step 2
     assert (one.target_2HW == 2).all()
     assert (one.flow_2HW == 3).all()
-
-
-def test_flo_files_are_middleburys(tmp_path: Path) -> None:
-    flow = np.random.default_rng(0).normal(0, 5, (2, 5, 9)).astype(np.float32)
-    write_flo(tmp_path / "a.flo", flow)
-    read = cv2.readOpticalFlow(str(tmp_path / "a.flo"))
-    assert np.array_equal(read.transpose(2, 0, 1), flow)
-    data = (tmp_path / "a.flo").read_bytes()
-    assert data[:12] == b"PIEH" + bytes([9, 0, 0, 0, 5, 0, 0, 0])
-    assert len(data) == 12 + 5 * 9 * 2 * 4
 
 
 @pytest.mark.parametrize(

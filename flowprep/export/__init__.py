@@ -1,0 +1,1 @@
+"""Ways out: shards to what other tools read."""

@@ -1,0 +1,48 @@
+"""An export as a bar while it runs, and in words at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from flowprep.export.export import Exported, Watch
+from flowprep.records import printable
+
+SHOWN = 20
+"""So many damaged samples are listed; the rest is counted."""
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """A bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("export"), BarColumn(bar_width=24), MofNCompleteColumn())
+    more = (TextColumn("samples"), TimeRemainingColumn())
+    off = not console.is_terminal
+    with Progress(*columns, *more, console=console, transient=True, disable=off) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def tell_exported(exported: Exported, out: str) -> None:
+    """Print what was made, what was there, and what is damaged."""
+    console = Console(highlight=False)
+
+    def say(text: str) -> None:
+        console.print(printable(text), markup=False, soft_wrap=True)
+
+    for key, problem in sorted(exported.problems.items())[:SHOWN]:
+        say(f"{key}: {problem}")
+    if (n_more := len(exported.problems) - SHOWN) > 0:
+        say(f"and {n_more} more")
+    there = f", {exported.n_there} were there" if exported.n_there else ""
+    say(f"{out}: {exported.n_made} samples exported{there}")

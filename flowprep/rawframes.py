@@ -1,0 +1,80 @@
+"""How tools before this one laid out a video as a folder of images: names, numbers, pairs, codes.
+
+Sources in docs/inout.md. RGB image and flow images of one number need not mean the same frame:
+
+| style | RGB images of N frames | flow image k leads |
+|---|---|---|
+| denseflow | N, from 0 | from RGB image k to k + 1 |
+| tsn | N - 1, from 1: the first frame is not saved | from RGB image k - 1 to k |
+| mars | N, from 1 | from RGB image k to k + 1 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowprep.errors import FlowprepError
+
+AXES = ("x", "y")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """One layout. The names are without their suffix."""
+
+    name: str
+    rgb: str  # takes the number
+    flow: str  # takes the axis and the number
+    first: int  # number of the first image, RGB and flow
+    saves_first_frame: bool
+    flow_map: str  # how the tool turned flow into codes, at `bound_px`
+    bound_px: float = 20.0
+
+    @property
+    def n_unsaved(self) -> int:
+        """Frames of a video that come before its first RGB image."""
+        return 0 if self.saves_first_frame else 1
+
+    def rgb_name(self, number: int) -> str:
+        return self.rgb.format(number)
+
+    def flow_name(self, axis: str, number: int) -> str:
+        return self.flow.format(axis, number)
+
+
+STYLES = {
+    style.name: style
+    for style in (
+        Style(
+            name="denseflow",
+            rgb="img_{:05d}",
+            flow="flow_{}_{:05d}",
+            first=0,
+            saves_first_frame=True,
+            flow_map="i3d",
+        ),
+        Style(
+            name="tsn",
+            rgb="img_{:05d}",
+            flow="flow_{}_{:05d}",
+            first=1,
+            saves_first_frame=False,
+            flow_map="i3d",
+        ),
+        Style(
+            name="mars",
+            rgb="{:05d}",
+            flow="TVL1jpg_{}_{:05d}",
+            first=1,
+            saves_first_frame=True,
+            flow_map="i3d-floor",
+        ),
+    )
+}
+
+
+def get_style(name: str) -> Style:
+    """The style called `name`. Raises FlowprepError when there is none."""
+    if name not in STYLES:
+        raise FlowprepError(f"unknown style {name!r}", f"allowed: {', '.join(STYLES)}")
+    return STYLES[name]

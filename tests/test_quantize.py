@@ -89,7 +89,7 @@ def test_i3d_floor_is_the_cut_of_mars() -> None:
     clipped = np.minimum(20, np.maximum(-20, values_px.astype(np.float64)))
     codes = ((clipped + 20) / 40.0 * 255.0).astype(np.uint8)
     assert codes_of(quantizer, values_px.tolist()).tolist() == codes.tolist()
-    lowest_px, next_px = codes * 40 / 255 - 20, (codes + 1.0) * 40 / 255 - 20
+    lowest_px, next_px = codes * (40 / 255) - 20, (codes + 1.0) * (40 / 255) - 20
     np.testing.assert_allclose(flow_of(quantizer, codes), (lowest_px + next_px) / 2, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flowprep.errors import FlowprepError
+from flowprep.rawframes import get_style
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +24,10 @@ SCHEMA_VERSION = 1
 
 RESERVED_PARAMS = frozenset({"name", "device", "threads", "gpu_share", "gpu_bytes", "open_device"})
 """What an engine is told by the run, not by the user."""
+
+IMPORTED = "imported"
+"""The engine of flow that came with the frames. Its parameters: the style of the folders of images
+that the frames are read from, and their rate."""
 
 Resize = Literal["area", "cv2-linear"]
 Labels = Literal["auto", "none", "kinetics", "ucf101", "hmdb51", "ssv2", "csv"]
@@ -44,7 +49,7 @@ class Settings:
     labels: Labels = field(default="auto", metadata={"help": "auto, none, or a dataset"})
     engine: str = field(default="auto", metadata={"help": "see flowprep engines"})
     engine_params: dict[str, Any] = field(default_factory=dict, metadata={"help": "name=value"})
-    flow_map: str = field(default="symmetric", metadata={"help": "symmetric, i3d or int16"})
+    flow_map: str = field(default="symmetric", metadata={"help": "how flow becomes codes"})
     bound_px: float = field(default=20.0, metadata={"help": "flow beyond it saturates, pixels"})
     rgb_codec: str = field(default="x264", metadata={"help": "how RGB is stored"})
     flow_codec: str = field(default="x264-flow", metadata={"help": "how flow is stored"})
@@ -59,6 +64,16 @@ class Settings:
         """16 hex digits over every setting and the schema version."""
         text = json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def style(self) -> str:
+        """Of the folders of images that are imported; "" where the source is videos."""
+        return str(self.engine_params["style"]) if self.engine == IMPORTED else ""
+
+    @property
+    def decoder(self) -> dict[str, Any]:
+        """Who reads the source, as `get_decoder` takes it."""
+        return {"name": "rawframes", **self.engine_params} if self.style else {}
 
     def differences(self, other: Settings) -> list[str]:
         """The settings that differ, as "name: here -> there"."""
@@ -122,7 +137,27 @@ def _params(settings: Settings) -> None:
             )
 
 
+def _imported(settings: Settings) -> None:
+    if settings.engine != IMPORTED:
+        return
+    if set(settings.engine_params) != {"style", "fps"}:
+        raise FlowprepError(
+            f"engine {IMPORTED} is of frames that came with their flow",
+            "give them to flowprep import rawframes; for videos choose another --engine",
+        )
+    get_style(str(settings.engine_params["style"]))
+    rate = settings.engine_params["fps"]
+    if not isinstance(rate, int | float) or not 0.001 <= rate <= 1000:
+        raise FlowprepError(f"--fps {rate} is not usable", "give a number from 0.001 up to 1000")
+    if settings.fps or settings.stride != 1 or settings.short_side or settings.apply_sar:
+        raise FlowprepError(
+            "frames that came with their flow are taken as they are",
+            "leave out rate, stride and size",
+        )
+
+
 _CHECKS = (
+    _imported,
     _between("fps", 0.001, 1000, "--fps", native=True),
     _between("stride", 1, math.inf, "--stride"),
     _between("short_side", 8, 4096, "--size", native=True),

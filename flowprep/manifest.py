@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowprep.records import Media, Video
+from flowprep.storage import stamp
 
 SCHEMA = pa.schema(
     [
@@ -102,14 +103,14 @@ def current(video: Video, root: Path, probe: Callable[[Video], Video]) -> Video:
     if video.reason:
         return video
     try:
-        stat = (root / video.path).stat()
+        size_bytes, mtime_ns = stamp(root / video.path)
     except OSError as error:
         what = f"no longer in the source: {error.strerror}"
         return replace(video, reason="missing", message=what)
-    if stat.st_size != video.size_bytes:
-        what = f"{stat.st_size} bytes, {video.size_bytes} when it was extracted"
+    if size_bytes != video.size_bytes:
+        what = f"{size_bytes} bytes, {video.size_bytes} when it was extracted"
         return replace(video, reason="changed", message=what)
-    now = replace(video, mtime_ns=stat.st_mtime_ns)
+    now = replace(video, mtime_ns=mtime_ns)
     if now.mtime_ns == video.mtime_ns:
         return video
     found = probe(now)

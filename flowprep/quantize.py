@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from flowprep.errors import FlowprepError
-from flowprep.records import F32, CodedFlow, Codes
+from flowprep.records import F32, U8, CodedFlow, Codes
 
 MapName = Literal["symmetric", "i3d", "i3d-floor", "int16"]
 MAPS: tuple[str, ...] = get_args(MapName)
@@ -60,6 +60,19 @@ class Quantizer:
         measured = [self._measured(*pair) for pair in uv]
         sum_px, max_px, n_beyond = np.array(measured, np.float64).reshape(-1, 3).T
         return CodedFlow(self.encode(uv), sum_px, max_px, n_beyond.astype(np.int64))
+
+    def read(self, codes: U8) -> CodedFlow:
+        """Codes [T, 2H, W] that are all that is left of a flow.
+
+        Its vectors are those that the codes are decoded to; one with dx or dy at the first or last
+        code counts as beyond the bound.
+        """
+        n, height2, width = codes.shape
+        squared = (self.decode(codes) ** 2).sum(axis=1, dtype=np.float64).reshape(n, -1)
+        at_end = (codes == self.lowest) | (codes == self.highest)
+        beyond = at_end.reshape(n, 2, height2 // 2 * width).any(axis=1)
+        lengths = np.sqrt(squared)
+        return CodedFlow(codes, lengths.sum(axis=1), lengths.max(axis=1), beyond.sum(axis=1))
 
     def _measured(self, dx: F32, dy: F32) -> tuple[float, float, int]:
         squared = dx * dx + dy * dy

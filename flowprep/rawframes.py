@@ -35,6 +35,13 @@ class Style:
         """Frames of a video that come before its first RGB image."""
         return 0 if self.saves_first_frame else 1
 
+    def flow_of_pair(self, index: int) -> int:
+        """Number of the flow image that leads from RGB image `index`, counted from 0, to the next.
+
+        Where the first frame is not saved, nothing can be done with the first flow image.
+        """
+        return self.first + index + self.n_unsaved
+
     def rgb_name(self, number: int) -> str:
         return self.rgb.format(number)
 

@@ -15,7 +15,13 @@ from typing import Any
 
 from flowprep.errors import FlowprepError
 from flowprep.records import Video
-from flowprep.storage import VIDEO_SUFFIXES, list_videos, refuse_url
+from flowprep.storage import (
+    VIDEO_SUFFIXES,
+    list_image_folders,
+    list_videos,
+    refuse_url,
+    stamp,
+)
 
 SPLITS = ("train", "val", "test")
 LIST_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -35,8 +41,9 @@ class Source:
         return bool(self.videos) and bool(self.videos[0].label)
 
 
-def read_source(place: str, labels: str = "auto") -> Source:
-    """The videos at `place`, without labels unless `labels` is auto.
+def read_source(place: str, labels: str = "auto", style: str = "") -> Source:
+    """The videos at `place`, or with `style` the folders of images, without labels unless `labels`
+    is auto.
 
     Raises FlowprepError when there is none or the list is not usable.
     """
@@ -44,8 +51,10 @@ def read_source(place: str, labels: str = "auto") -> Source:
     if not path.exists():
         raise FlowprepError(f"--src {place}: no such file or folder", "check the path")
     absolute = path.absolute()
-    if path.is_dir():
-        source = _from_folder(path.resolve(), labels == "auto")
+    if style:
+        source = _from_image_folders(path.resolve(), place, labels == "auto")
+    elif path.is_dir():
+        source = _from_folder(path.resolve(), list_videos(path.resolve()), labels == "auto")
     elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         source = _from_list(path.resolve())
     elif path.suffix.lower() in VIDEO_SUFFIXES:
@@ -114,13 +123,13 @@ def _video(root: Path, path: str, **fields: Any) -> Video:
             path=shown, size_bytes=-1, mtime_ns=-1, reason="unreadable", message=message, **fields
         )
     try:
-        stat = (root / path).stat()
+        size_bytes, mtime_ns = stamp(root / path)
     except (FileNotFoundError, NotADirectoryError):
         fields |= {"reason": "missing", "message": "no such file"}
     except OSError as error:
         fields |= {"reason": "unreadable", "message": str(error.strerror)}
     else:
-        return Video(path=path, size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, **fields)
+        return Video(path=path, size_bytes=size_bytes, mtime_ns=mtime_ns, **fields)
     return Video(path=path, size_bytes=-1, mtime_ns=-1, **fields)
 
 
@@ -133,8 +142,18 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _from_folder(root: Path, labelled: bool) -> Source:
-    paths = list_videos(root)
+def _from_image_folders(root: Path, place: str, labelled: bool) -> Source:
+    if not root.is_dir():
+        raise FlowprepError(f"{place} is not a folder", "give the folder of the extracted frames")
+    if not (paths := list_image_folders(root)):
+        raise FlowprepError(
+            f"{place}: no folder of images in it",
+            "give the folder that holds a folder for each video, or for each class",
+        )
+    return _from_folder(root, paths, labelled)
+
+
+def _from_folder(root: Path, paths: list[str], labelled: bool) -> Source:
     split_of = {p: p.split("/", 1)[0] for p in paths if p.split("/", 1)[0] in SPLITS and "/" in p}
     has_splits = bool(paths) and len(split_of) == len(paths)
     inner = {p: p.split("/", 1)[1] if has_splits else p for p in paths}

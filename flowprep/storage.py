@@ -34,6 +34,7 @@ VIDEO_SUFFIXES = frozenset(
         ".3gp",
     ]
 )
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
 
 
 def refuse_url(place: str, flag: str) -> Path:
@@ -69,6 +70,39 @@ def list_videos(root: Path) -> list[str]:
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
         ]
     return sorted(found)
+
+
+def list_image_folders(root: Path) -> list[str]:
+    """Folders below `root` that hold images, or no folder: what a tool has begun is listed too.
+
+    Relative, "/" between folders, sorted; hidden ones not. Links to folders are followed once each.
+    Raises OSError for a folder that cannot be read.
+    """
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+        if not subfolders or any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+            found.append(Path(folder).relative_to(root).as_posix())
+    return sorted(path for path in found if path != ".")
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns: of a file, or of a folder with its files.
+
+    Raises OSError.
+    """
+    about = path.stat()
+    if not stat.S_ISDIR(about.st_mode):
+        return about.st_size, about.st_mtime_ns
+    inside = [entry.stat() for entry in os.scandir(path) if entry.is_file()]
+    newest = max([about.st_mtime_ns, *(one.st_mtime_ns for one in inside)])
+    return sum(one.st_size for one in inside), newest
 
 
 def _raise(error: OSError) -> None:

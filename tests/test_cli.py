@@ -39,6 +39,7 @@ FLAGS = {
         "--workers --workers-per-gpu --worker-mem --clip-timeout"
     ),
     "export": "--bound --help --image --keys --out --split --style --to",
+    "import": "--help",
     "engines": "--help",
     "recipes": "--help",
     "demo": "--executor --help",

@@ -8,7 +8,7 @@ import sys
 import click
 
 from flowprep import __version__
-from flowprep.cli import bench, demo, engines, export, extract, recipes, verify
+from flowprep.cli import bench, demo, engines, export, extract, import_, recipes, verify
 from flowprep.cli.group import Group
 
 
@@ -24,6 +24,7 @@ def main(debug: bool) -> None:
 for command in (
     extract.extract,
     verify.verify,
+    import_.import_,
     export.export,
     engines.engines,
     recipes.recipes,

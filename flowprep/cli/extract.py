@@ -44,10 +44,7 @@ def extract(
     """Decode videos, compute flow, write shards. Run it again to go on, or to add new videos."""
     from flowprep.labels.registry import chosen
     from flowprep.run.executors import Resources
-    from flowprep.run.extract import extract as run_extract
     from flowprep.run.prepare import Request
-    from flowprep.run.progress import make_display
-    from flowprep.run.tell import tell_plan, tell_summary
 
     on_signals(interrupt)
     resources = Resources(**{name: given.pop(name) for name in RESOURCES})
@@ -62,18 +59,30 @@ def extract(
         retry_failed=retry_failed,
         strict_versions=strict_versions,
     )
+    carry_out(request, dry_run, max_failures, log_json, quiet)
+
+
+def carry_out(request: Any, dry_run: bool, max_failures: int, log_json: bool, quiet: bool) -> None:
+    """Do what a `run.prepare.Request` asks for, or with `dry_run` show the plan.
+
+    Ends the process where the exit code is not 0.
+    """
+    from flowprep.run.extract import extract as run_extract
+    from flowprep.run.progress import make_display
+    from flowprep.run.tell import tell_plan, tell_summary
+
     display = make_display(log_json, quiet)
     if dry_run:
         tell_plan(request, display, log_json)
         return
     summary = run_extract(request, display)
-    tell_summary(summary, out, display, log_json, is_debug())
+    tell_summary(summary, request.out, display, log_json, is_debug())
     if summary.interrupted:
         raise KeyboardInterrupt
     if summary.lost:
         complain(
             f"{len(summary.lost)} shards could not be made; what is finished stays",
-            "mend it and run the same command again; flowprep --debug extract tells more",
+            "mend it and run the same command again; with flowprep --debug it tells more",
         )
         sys.exit(EXIT_USER)
     if len(summary.failures) > max_failures:

@@ -49,7 +49,7 @@ SETTING_FLAGS: dict[str, tuple[str, Any]] = {
     "clip_frames": ("--clip-frames", int),
     "clip_stride": ("--clip-stride", int),
     "engine": ("--engine", str),
-    "flow_map": ("--flow-map", click.Choice(["symmetric", "i3d", "int16"])),
+    "flow_map": ("--flow-map", click.Choice(["symmetric", "i3d", "i3d-floor", "int16"])),
     "bound_px": ("--bound", float),
     "rgb_codec": ("--rgb-codec", str),
     "flow_codec": ("--flow-codec", str),
@@ -60,12 +60,7 @@ SETTING_FLAGS: dict[str, tuple[str, Any]] = {
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """An option for every field of Settings; unset ones stay None, so that a recipe can say."""
-    described = {f.name: f for f in fields(Settings)}
-    for name, (flag, kind) in reversed(SETTING_FLAGS.items()):
-        about = described[name]
-        shown = "native" if name == "fps" and not about.default else about.default
-        text = f"{about.metadata['help']}  [default: {shown}]"
-        command = click.option(flag, name, type=kind, default=None, help=text)(command)
+    command = some_setting_options(*SETTING_FLAGS)(command)
     command = click.option(
         "--labels",
         multiple=True,
@@ -80,6 +75,22 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME=VALUE",
         help="a parameter of the engine, such as n_warps=3; may be repeated",
     )(command)
+
+
+def some_setting_options(*names: str) -> Callable[..., Any]:
+    """Options for these fields of Settings."""
+    described = {f.name: f for f in fields(Settings)}
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            flag, kind = SETTING_FLAGS[name]
+            about = described[name]
+            shown = "native" if name == "fps" and not about.default else about.default
+            text = f"{about.metadata['help']}  [default: {shown}]"
+            command = click.option(flag, name, type=kind, default=None, help=text)(command)
+        return command
+
+    return add
 
 
 RESOURCES = (

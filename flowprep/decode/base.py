@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flowprep.records import I64, U8, Media
 
@@ -39,13 +39,30 @@ class Decoder(Protocol):
         ...
 
 
-DECODERS = {"pyav": "flowprep.decode.pyav:PyAVDecoder"}
+@runtime_checkable
+class BringsFlow(Protocol):
+    """What a decoder may have besides: a source that holds the flow as well."""
+
+    def flow_codes(self, path: str, media: Media, source_index: I64) -> Iterator[U8]:
+        """The codes uint8 [2H, W], dx above dy, of each pair of successive frames.
+
+        Raises ClipError as `frames` does, ValueError when the frames are not successive.
+        """
+        ...
 
 
-def get_decoder(name: str = "pyav", *, threads: int = 1, limits: Limits | None = None) -> Decoder:
-    """The decoder called `name`."""
+DECODERS = {
+    "pyav": "flowprep.decode.pyav:PyAVDecoder",
+    "rawframes": "flowprep.decode.rawframes:RawFramesDecoder",
+}
+
+
+def get_decoder(
+    name: str = "pyav", *, threads: int = 1, limits: Limits | None = None, **options: Any
+) -> Decoder:
+    """The decoder called `name`; `rawframes` takes `style` and `fps`."""
     module, _, attribute = DECODERS[name].partition(":")
     decoder: Decoder = getattr(import_module(module), attribute)(
-        threads=threads, limits=limits or Limits()
+        threads=threads, limits=limits or Limits(), **options
     )
     return decoder

@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
+from flowprep.config import IMPORTED
 from flowprep.errors import FlowprepError
 from flowprep.quantize import Quantizer
 from flowprep.records import F32, U8, CodedFlow
@@ -158,6 +159,29 @@ AUTO_ORDER = ("cuda", "opencv-cuda", "cpu", "opencv-cpu")
 """What `auto` tries, best first; `reference` and `constant` only run when named."""
 
 
+CAME_ALONG = EngineEntry(
+    "flowprep.flow.imported:Imported",
+    "flow that came with the frames",
+    "flowprep import rawframes",
+)
+"""Not listed with the engines, as it computes nothing."""
+
+
+def entry_of(name: str) -> EngineEntry | None:
+    """Where the engine called `name` lives; None when there is none."""
+    return CAME_ALONG if name == IMPORTED else registry().get(name)
+
+
+def uses_gpu(name: str) -> bool:
+    entry = entry_of(name)
+    return entry is not None and entry.uses_gpu
+
+
+def plans_memory(name: str) -> bool:
+    entry = entry_of(name)
+    return entry is not None and entry.plans_memory
+
+
 def registry() -> dict[str, EngineEntry]:
     """Our engines and those that installed packages bring as `flowprep.engines` entry points."""
     found = dict(ENGINES)
@@ -176,7 +200,7 @@ def get_engine(name: str, *, device: int | None = None, threads: int = 1, **para
     Raises FlowprepError when the name is unknown or the engine cannot run here; nothing is
     substituted.
     """
-    entry = registry().get(name)
+    entry = entry_of(name)
     if entry is None:
         raise FlowprepError(
             f"unknown engine {name!r}", f"allowed: auto, {', '.join(sorted(registry()))}"

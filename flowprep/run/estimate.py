@@ -60,7 +60,8 @@ def estimate(work: Work) -> Estimate:
     total = sum(_pixels(media, work.settings) * (clip.n_frames - 1) for clip, media in todo)
     step = max(1, len(todo) // PROBE_CLIPS)
     seconds = pixels = pairs = 0.0
-    for clip, media in todo[::step][:PROBE_CLIPS]:
+    tried = [] if work.settings.style else todo[::step][:PROBE_CLIPS]
+    for clip, media in tried:
         gray = _first_frames(work, clip, media)
         if len(gray) < 2:
             continue

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowprep.config import Settings
 from flowprep.errors import DeviceLost, FlowprepError
-from flowprep.flow.base import get_engine, registry, resolve_auto
+from flowprep.flow.base import get_engine, plans_memory, resolve_auto, uses_gpu
 from flowprep.processes import process_pool, usable_cores
 from flowprep.run.pool import CLIP_TIMEOUT_S, Pool, WorkerSpec
 from flowprep.run.probing import ProbeLimits
@@ -94,7 +94,7 @@ def _local_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
 
 def local_specs(resources: Resources, settings: Settings, n_jobs: int) -> list[WorkerSpec]:
     """The workers that executor `local` starts for so many shards."""
-    devices: list[int | None] = _devices() if registry()[settings.engine].uses_gpu else [None]
+    devices: list[int | None] = _devices() if uses_gpu(settings.engine) else [None]
     return _specs(resources, settings, n_jobs, resources.cpus, devices)
 
 
@@ -112,7 +112,7 @@ def _ray_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
             f"the Ray cluster at {resources.ray_address} has no cores",
             "add nodes, or say with --workers how many to wait for",
         )
-    if not registry()[settings.engine].uses_gpu:
+    if not uses_gpu(settings.engine):
         return ray.RayPool(_specs(resources, settings, n_jobs, cpus, [None]))
     devices: list[int | None] = [0] * ray.cluster_size("GPU")
     specs = _specs(resources, settings, n_jobs, cpus, devices)
@@ -163,7 +163,7 @@ def _workers_per_gpu(resources: Resources, cpus: int, n_gpus: int) -> int:
 
 def _engine_options(resources: Resources, settings: Settings, per_gpu: int) -> dict[str, Any]:
     """What an engine that plans its GPU memory is told of its neighbours."""
-    if not registry()[settings.engine].plans_memory:
+    if not plans_memory(settings.engine):
         if resources.gpu_mem_gib:
             raise FlowprepError(
                 f"--gpu-mem is not for engine {settings.engine!r}", "leave it out, or --engine cuda"

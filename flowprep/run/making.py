@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flowprep.codec.base import Codec, Kind, get_codec
 from flowprep.config import Settings
 from flowprep.decode.base import Decoder, get_decoder
-from flowprep.flow.base import Engine, get_engine, registry
+from flowprep.flow.base import Engine, get_engine, uses_gpu
 from flowprep.quantize import Quantizer, make_quantizer
 from flowprep.run.encode import Encoded, SampleBuilder, encode_stage
 from flowprep.run.overlap import Background, StageClock
@@ -48,7 +48,7 @@ def make_tools(
     options = {**settings.engine_params, **(engine_options or {})}
     engine = get_engine(settings.engine, device=device, threads=threads, **options)
     return Tools(
-        decoder=get_decoder(threads=threads),
+        decoder=get_decoder(**settings.decoder, threads=threads),
         engine=engine,
         rgb_codec=get_codec(settings.rgb_codec, ["rgb"]),
         flow_codec=get_codec(settings.flow_codec, [flow_kind]),
@@ -69,7 +69,7 @@ class Maker:
     def make(self, tasks: Iterable[ClipTask]) -> Iterator[Encoded | Broken]:
         """One for each task, in order; the files of one are there until the next is asked for."""
         job, tools, clock, alive = self.job, self.tools, self.clock, self.reporter.alive
-        depth = GPU_QUEUE_DEPTH if registry()[tools.engine.name].uses_gpu else QUEUE_DEPTH
+        depth = GPU_QUEUE_DEPTH if uses_gpu(tools.engine.name) else QUEUE_DEPTH
         begun = self.reporter.begin(tasks)
         decoding = decode_stage(begun, job.root, job.settings, tools.decoder, clock)
         decoded = Background(alive(decoding), depth)

@@ -65,7 +65,7 @@ class Work:
 def prepare(request: Request, layout: Layout, display: Display, dry: bool = False) -> Work:
     """Read, freeze, probe and plan; with `dry` nothing is written."""
     _check_codecs(request.settings)
-    source = read_source(request.src, request.settings.labels)
+    source = read_source(request.src, request.settings.labels, request.settings.style)
     for note in source.notes:
         display.note(note)
     settings, versions = _frozen(request, layout, display)
@@ -193,7 +193,8 @@ def _probed(
             write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
 
     def probe(videos: list[Video]) -> Iterable[Video]:
-        found = probe_all(source.root, request.resources.probe_limits, videos)
+        limits, reader = request.resources.probe_limits, request.settings.decoder
+        found = probe_all(source.root, limits, videos, reader)
         return display.probing(found, len(videos))
 
     try:

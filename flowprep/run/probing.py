@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from flowprep.cell import Cell, Death
 from flowprep.decode.base import get_decoder
@@ -42,26 +43,33 @@ class ProbeLimits:
         return self.memory_bytes or machine_bytes() // 2
 
 
-def probe_one(root: Path, video: Video) -> Video:
+Reader = Mapping[str, Any]
+"""Who reads the source, as `get_decoder` takes it."""
+OF_VIDEOS: Reader = {}
+
+
+def probe_one(root: Path, video: Video, reader: Reader = OF_VIDEOS) -> Video:
     """The video with its `media`, or with the reason it cannot be used."""
     try:
-        return replace(video, media=get_decoder().probe(str(root / video.path)))
+        return replace(video, media=get_decoder(**reader).probe(str(root / video.path)))
     except ClipError as error:
         return replace(video, reason=error.reason, message=error.below(root).message)
 
 
-def _probe_batch(root: Path, videos: list[Video]) -> list[Video]:
-    return [probe_one(root, video) for video in videos]
+def _probe_batch(root: Path, videos: list[Video], reader: Reader) -> list[Video]:
+    return [probe_one(root, video, reader) for video in videos]
 
 
-def probe_all(root: Path, limits: ProbeLimits, videos: list[Video]) -> Iterator[Video]:
+def probe_all(
+    root: Path, limits: ProbeLimits, videos: list[Video], reader: Reader = OF_VIDEOS
+) -> Iterator[Video]:
     """Every video probed, in the order they finish."""
     suspects = videos
     if len(videos) > FEW:
         suspects = []
         for some in _windows(videos, BATCH * limits.n_workers * 64):
-            yield from _probe_together(root, limits, some, suspects)
-    yield from _probe_apart(root, limits, suspects)
+            yield from _probe_together(root, limits, some, suspects, reader)
+    yield from _probe_apart(root, limits, suspects, reader)
 
 
 def _windows(videos: list[Video], size: int) -> Iterator[list[Video]]:
@@ -71,11 +79,16 @@ def _windows(videos: list[Video], size: int) -> Iterator[list[Video]]:
 
 
 def _probe_together(
-    root: Path, limits: ProbeLimits, videos: list[Video], suspects: list[Video]
+    root: Path,
+    limits: ProbeLimits,
+    videos: list[Video],
+    suspects: list[Video],
+    reader: Reader,
 ) -> Iterator[Video]:
     """Those whose process did not die or stop; `suspects` gets the others."""
     with process_pool(limits.n_workers, limits.memory_limit_bytes) as pool:
-        asked = {pool.submit(_probe_batch, root, part): part for part in _windows(videos, BATCH)}
+        parts = _windows(videos, BATCH)
+        asked = {pool.submit(_probe_batch, root, part, reader): part for part in parts}
         while asked:
             for future in _ended(pool, asked, limits.stall_s):
                 part = asked.pop(future)
@@ -96,9 +109,11 @@ def _ended(
     return ended
 
 
-def _probe_apart(root: Path, limits: ProbeLimits, videos: list[Video]) -> Iterator[Video]:
+def _probe_apart(
+    root: Path, limits: ProbeLimits, videos: list[Video], reader: Reader
+) -> Iterator[Video]:
     """One by one, in a process that each may end."""
-    cell = Cell(_serve, (root, limits.memory_limit_bytes), limits.stall_s)
+    cell = Cell(_serve, (root, limits.memory_limit_bytes, reader), limits.stall_s)
     try:
         for video in videos:
             answer: Video | Death = cell.ask(video)
@@ -110,7 +125,7 @@ def _probe_apart(root: Path, limits: ProbeLimits, videos: list[Video]) -> Iterat
         cell.end()
 
 
-def _serve(root: Path, memory_bytes: int, pipe: Connection) -> None:
+def _serve(root: Path, memory_bytes: int, reader: Reader, pipe: Connection) -> None:
     """Probe the videos that come through the pipe until it closes."""
     end_with_parent()
     watch_memory(memory_bytes)
@@ -118,4 +133,4 @@ def _serve(root: Path, memory_bytes: int, pipe: Connection) -> None:
         while True:
             video: Video = pipe.recv()
             pipe.send(None)  # it has begun
-            pipe.send(probe_one(root, video))
+            pipe.send(probe_one(root, video, reader))

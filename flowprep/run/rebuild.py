@@ -159,7 +159,8 @@ def _now(site: Site, source: Source, wanted: set[str]) -> list[Video]:
     root, videos = source.root, {v.path: v for v in source.videos if v.path in wanted}
     seen = [manifest.current(video, root, lambda now: now) for video in videos.values()]
     touched = [now for now in seen if not now.reason and now.mtime_ns != videos[now.path].mtime_ns]
-    found = probe_all(root, site.order.resources.probe_limits, touched)
+    limits, reader = site.order.resources.probe_limits, site.known.settings.decoder
+    found = probe_all(root, limits, touched, reader)
     probed = {now.path: now for now in site.display.probing(found, len(touched))}
     return [
         manifest.current(video, root, lambda now: probed.get(now.path, now))

@@ -140,14 +140,16 @@ def _source(site: Site) -> Source:
 
 def _probed(site: Site, place: Path) -> Source:
     try:
-        source = _labelled(site, read_source(str(place), site.known.settings.labels))
+        settings = site.known.settings
+        source = _labelled(site, read_source(str(place), settings.labels, settings.style))
     except FlowprepError as error:
         hint = "say with --src where they are: as it was given to extract"
         what = f"{site.layout.manifest} is damaged, and is made from the videos: {error.message}"
         raise FlowprepError(what, hint) from error
 
     def probe(videos: list[Video]) -> Iterable[Video]:
-        found = probe_all(source.root, site.order.resources.probe_limits, videos)
+        limits, reader = site.order.resources.probe_limits, site.known.settings.decoder
+        found = probe_all(source.root, limits, videos, reader)
         return site.display.probing(found, len(videos))
 
     videos = manifest.refresh(source.videos, [], probe, lambda videos: None)

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from flowprep.config import Settings
-from flowprep.decode.base import Decoder, Limits
+from flowprep.decode.base import BringsFlow, Decoder, Limits
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.decode.opening import check_size
 from flowprep.errors import ClipError, DeviceLost, Reason, reason_of
 from flowprep.flow.base import Engine
 from flowprep.flow.distinct import compute_to_store, identical_pairs
-from flowprep.quantize import Quantizer
-from flowprep.records import U8, Clip, CodedFlow, FlowField, Frames, Media
+from flowprep.quantize import Quantizer, make_quantizer
+from flowprep.records import I64, U8, Clip, CodedFlow, FlowField, Frames, Media
 from flowprep.run.overlap import StageClock
+from flowprep.storage import stamp
 
 CHUNK_BYTES = 16 << 20
 MAX_CHUNK_FRAMES = 16
@@ -86,10 +87,10 @@ def decode_stage(
 def check_unchanged(path: Path, task: ClipTask) -> None:
     """Raise ClipError unless the file has the size and time it was probed with."""
     try:
-        stat = path.stat()
+        found = stamp(path)
     except OSError as error:
         raise ClipError("missing", f"gone since it was probed: {error.strerror}") from error
-    if (stat.st_size, stat.st_mtime_ns) != (task.size_bytes, task.mtime_ns):
+    if found != (task.size_bytes, task.mtime_ns):
         raise ClipError("changed", "the file changed since it was probed; run extract again")
 
 
@@ -104,7 +105,10 @@ def _clip_chunks(
     size = output_size(media, settings)
     index = task.clip.source_index
     per_chunk = chunk_length(*size)
-    decoded = clock.timed("decode", decoder.frames(str(root / task.clip.path), media, index))
+    path = str(root / task.clip.path)
+    decoded = clock.timed("decode", decoder.frames(path, media, index))
+    brought = flow_of_source(decoder, path, media, index)
+    quantizer = make_quantizer(settings.flow_map, settings.bound_px)
     for start in range(0, len(index), per_chunk):
         part = index[start : start + per_chunk]
         rgb = np.empty((len(part), size[1], size[0], 3), np.uint8)
@@ -125,7 +129,24 @@ def _clip_chunks(
             is_first=start == 0,
             is_last=start + per_chunk >= len(index),
             corrupt_frames=getattr(decoder, "corrupt_frames", 0),
+            flow=_read(brought, len(part) - (start == 0), size, quantizer) if brought else None,
         )
+
+
+def flow_of_source(
+    decoder: Decoder, path: str, media: Media, source_index: I64
+) -> Iterator[U8] | None:
+    """The codes of each pair, where the source holds them."""
+    if not isinstance(decoder, BringsFlow):
+        return None
+    return decoder.flow_codes(path, media, source_index)
+
+
+def _read(
+    codes: Iterator[U8], n_pairs: int, size: tuple[int, int], quantizer: Quantizer
+) -> CodedFlow:
+    found = list(islice(codes, n_pairs))
+    return quantizer.read(np.array(found, np.uint8).reshape(n_pairs, 2 * size[1], size[0]))
 
 
 def output_size(media: Media, settings: Settings) -> tuple[int, int]:
@@ -148,7 +169,8 @@ def chunk_length(width: int, height: int) -> int:
 def flow_stage(
     events: Iterable[Event], engine: Engine, quantizer: Quantizer, clock: StageClock
 ) -> Iterator[Event]:
-    """Every chunk with its flow, in order; computed in batches as large as the engine likes.
+    """Every chunk with its flow, in order; computed in batches as large as the engine likes, if it
+    did not come with its frames.
 
     It is quantised where the engine can do that, else left to the next stage. What an engine raises
     costs the clip it is about. Raises DeviceLost, which ends the worker.
@@ -173,7 +195,7 @@ def _with_last_frames(events: Iterable[Event]) -> Iterator[Waiting]:
     """The last frame of a chunk is carried to the next of the clip."""
     last: U8 | None = None
     for event in events:
-        if isinstance(event, Broken):
+        if isinstance(event, Broken) or event.flow is not None:
             yield event, None
             continue
         gray = event.gray if event.is_first or last is None else _after(last, event.gray)
@@ -208,6 +230,8 @@ def _after(last: U8, gray: U8) -> U8:
 def _flows(batch: list[Waiting], engine: Engine, quantizer: Quantizer) -> list[Event]:
     """All in one call; when that fails, each chunk by itself, to find the one that is at fault."""
     chunks = [(event, gray) for event, gray in batch if gray is not None]
+    if not chunks:
+        return [event for event, _ in batch]
     try:
         flows = compute_to_store(engine, [gray for _, gray in chunks], quantizer)
     except DeviceLost:

@@ -17,13 +17,13 @@ from flowprep import manifest
 from flowprep.clips import clips_of
 from flowprep.codec.base import GOP, get_codec
 from flowprep.config import Settings
-from flowprep.decode.base import get_decoder
+from flowprep.decode.base import BringsFlow, get_decoder
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.errors import ClipError, FlowprepError
-from flowprep.flow.base import Engine, registry
+from flowprep.flow.base import Engine, plans_memory, uses_gpu
 from flowprep.flow.distinct import compute_distinct
 from flowprep.processes import process_pool, usable_cores
-from flowprep.quantize import make_quantizer
+from flowprep.quantize import Quantizer, make_quantizer
 from flowprep.records import U8, Clip, Finding, Media, Video
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import Sample, damaged_samples, read_at
@@ -102,9 +102,9 @@ def _result(future: Future[Compared], subject: Subject) -> Compared:
 
 def _shared_out(bench: Bench, n_subjects: int) -> tuple[int, Bench]:
     """Workers, and what each is given: a core or more, or a share of the first GPU's memory."""
-    entry, cores = registry()[bench.settings.engine], usable_cores()
-    n_workers = max(1, min(GPU_WORKERS if entry.uses_gpu else cores, n_subjects))
-    options = {"gpu_share": 1 / n_workers} if entry.plans_memory else {}
+    engine, cores = bench.settings.engine, usable_cores()
+    n_workers = max(1, min(GPU_WORKERS if uses_gpu(engine) else cores, n_subjects))
+    options = {"gpu_share": 1 / n_workers} if plans_memory(engine) else {}
     bench = replace(bench, threads=max(1, cores // n_workers), engine_options=options)
     bench.make_engine()  # raises what every worker would
     return n_workers, bench
@@ -155,7 +155,7 @@ def source_of(bench: Bench, subject: Subject) -> tuple[Media, Clip]:
     """
     if subject.video is None:
         raise ClipError("missing", f"{subject.row.path} is not in the manifest")
-    decoder = get_decoder(threads=bench.threads)
+    decoder = get_decoder(**bench.settings.decoder, threads=bench.threads)
 
     def probed(video: Video) -> Video:
         return replace(video, media=decoder.probe(str(bench.root / video.path)))
@@ -212,13 +212,32 @@ def groups(bench: Bench, media: Media, clip: Clip, engine: Engine) -> Iterator[G
     width, height = target_size(media.width, media.height, settings.short_side or None, sar)
     n_frames = int(np.clip(GROUP_BYTES // (width * height * 3), 2, GOP))
     path = str(bench.root / clip.path)
-    decoded = get_decoder(threads=bench.threads).frames(path, media, clip.source_index)
+    decoder = get_decoder(**settings.decoder, threads=bench.threads)
+    decoded = decoder.frames(path, media, clip.source_index)
     small = (resize(frame, width, height, settings.resize) for frame in decoded)
+    if isinstance(decoder, BringsFlow):
+        codes = decoder.flow_codes(path, media, clip.source_index)
+        quantizer = make_quantizer(settings.flow_map, settings.bound_px)
+        yield from _brought(quantizer, small, codes, n_frames)
+        return
     last: list[U8] = []
     while part := list(islice(small, n_frames)):
         gray = [*last, *(to_gray(frame) for frame in part)]
         last = gray[-1:]
         yield Group(np.stack(part), compute_distinct(engine, np.stack(gray)))
+
+
+def _brought(
+    quantizer: Quantizer, frames: Iterator[U8], codes: Iterator[U8], n_frames: int
+) -> Iterator[Group]:
+    """The same where the source holds the flow."""
+    n_before = 0
+    while part := list(islice(frames, n_frames)):
+        height, width = part[0].shape[:2]
+        pairs = list(islice(codes, len(part) - (n_before == 0)))
+        n_before += len(part)
+        stacked = np.stack(pairs) if pairs else np.empty((0, 2 * height, width), np.uint8)
+        yield Group(np.stack(part), quantizer.decode(stacked))
 
 
 def findings_of(compared: Iterable[Compared]) -> list[Finding]:

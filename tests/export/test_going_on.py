@@ -52,7 +52,9 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory, cli: Any) 
     return content(out)
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "with_signal", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_killed_export_goes_on(
     many: Path, undisturbed: dict[str, str], tmp_path: Path, cli: Any, with_signal: signal.Signals
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_file_cut_short_by_a_power_cut_is_made_again(
     assert content(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_another_export_in_the_same_folder_is_refused(
     many: Path, dataset: Path, tmp_path: Path, cli: Any
 ) -> None:

@@ -1,0 +1,89 @@
+"""flowprep import"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flowprep.cli.extract import carry_out
+from flowprep.cli.group import interrupt, on_signals
+from flowprep.cli.options import RESOURCES, resource_options, some_setting_options
+from flowprep.config import IMPORTED, Settings
+from flowprep.rawframes import STYLES, get_style
+
+TAKEN = (
+    *("clip_max_s", "clip_frames", "clip_stride", "rgb_codec", "flow_codec"),
+    *("shard_frames", "seed"),
+)
+"""Settings that mean the same as in extract."""
+
+
+@click.group("import")
+def import_() -> None:
+    """Make shards of what other tools have extracted."""
+
+
+@import_.command()
+@click.argument("folder")
+@click.option("--style", required=True, type=click.Choice(list(STYLES)),
+              help="Who made the images: names, numbers, pairs, codes.")  # fmt: skip
+@click.option("--out", required=True, help="Folder of the dataset.")
+@click.option("--fps", type=float, default=25.0, show_default=True,
+              help="Frames a second that the images were taken at.")  # fmt: skip
+@click.option("--bound", "bound_px", type=float, default=20.0, show_default=True,
+              help="Flow that the last code stands for, pixels.")  # fmt: skip
+@click.option("--flow-map", type=click.Choice(["symmetric", "i3d", "i3d-floor"]),
+              help="How flow became codes  [default: as the style has it]")  # fmt: skip
+@click.option("--labels", type=click.Choice(["auto", "none"]), default="auto", show_default=True,
+              help="The folders say, or nothing does.")  # fmt: skip
+@some_setting_options(*TAKEN)
+@resource_options
+@click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
+@click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
+@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
+              help="More failed clips than this end with exit code 3.")  # fmt: skip
+@click.option("--strict-versions", is_flag=True, help="Refuse to go on with other versions.")
+@click.option("--log-json", is_flag=True, help="One JSON object a line on standard output.")
+@click.option("--quiet", is_flag=True, help="Only problems and the summary.")
+def rawframes(
+    folder: str,
+    out: str,
+    dry_run: bool,
+    retry_failed: bool,
+    max_failures: int,
+    strict_versions: bool,
+    log_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Folders of RGB and flow images: all frames, at their size, with the flow they came with."""
+    from flowprep.run.executors import Resources
+    from flowprep.run.prepare import Request
+
+    on_signals(interrupt)
+    resources = Resources(**{name: given.pop(name) for name in RESOURCES})
+    request = Request(
+        src=folder,
+        out=out,
+        settings=imported_settings(**given),
+        resources=resources,
+        retry_failed=retry_failed,
+        strict_versions=strict_versions,
+    )
+    carry_out(request, dry_run, max_failures, log_json, quiet)
+
+
+def imported_settings(
+    *, style: str, fps: float, flow_map: str | None, bound_px: float, **given: Any
+) -> Settings:
+    """All frames as they are, with the flow they came with."""
+    return Settings(
+        engine=IMPORTED,
+        engine_params={"style": style, "fps": fps},
+        fps=0.0,
+        short_side=0,
+        flow_map=flow_map or get_style(style).flow_map,
+        bound_px=bound_px,
+        **{name: value for name, value in given.items() if value is not None},
+    )

@@ -12,6 +12,7 @@ Sources in docs/inout.md. RGB image and flow images of one number need not mean 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flowprep.errors import FlowprepError
 
@@ -78,6 +79,34 @@ STYLES = {
         ),
     )
 }
+
+
+class Line(NamedTuple):
+    """A video of an annotation list."""
+
+    folder: str
+    label: int  # -1 = none
+
+
+def parse_list(text: str, name: str) -> list[Line]:
+    """The lines `folder images label` of a list, as mmaction2 and TSN have them.
+
+    Raises FlowprepError naming the line that is none.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.rsplit(maxsplit=2)
+        if not words:
+            continue
+        try:
+            folder, _, label = words[0], int(words[1]), int(words[2])
+        except (ValueError, IndexError):
+            raise FlowprepError(
+                f"{name}, line {number}: {line!r} is not a folder, a count and a label",
+                "one label for each video; lists with offsets are not read",
+            ) from None
+        found.append(Line(folder, label))
+    return found
 
 
 def get_style(name: str) -> Style:

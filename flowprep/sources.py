@@ -8,12 +8,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowprep.errors import FlowprepError
+from flowprep.rawframes import parse_list
 from flowprep.records import Video
 from flowprep.storage import (
     VIDEO_SUFFIXES,
@@ -35,6 +36,7 @@ class Source:
     root: Path
     videos: list[Video]
     notes: list[str]  # what was decided and should be announced
+    classes: list[str] = field(default_factory=list)  # all by index, where lists say
 
     @property
     def labelled(self) -> bool:
@@ -140,6 +142,50 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def read_listed(
+    place: str, lists: Mapping[str, Path], classes: Sequence[str], labels: str = "auto"
+) -> Source:
+    """The folders of images below `place` that the lists name; split -> its list.
+
+    Labels are class names where there are any, else the numbers. Raises FlowprepError.
+    """
+    root = refuse_url(place, "FOLDER").resolve()
+    lines = [
+        (split, path, line)
+        for split, path in lists.items()
+        for line in parse_list(path.read_text(encoding="utf-8"), path.name)
+    ]
+    highest = max((line.label for _, _, line in lines), default=-1)
+    if classes and highest >= len(classes):
+        raise FlowprepError(
+            f"a list has the label {highest}, and there are {len(classes)} class names",
+            "give the names of all classes, one a line, from label 0 on",
+        )
+    names = list(classes) or [str(number) for number in range(highest + 1)]
+    videos = [
+        _video(
+            root,
+            _below(root, path, line.folder),
+            split=split,
+            label=names[line.label] if line.label >= 0 and labels == "auto" else "",
+        )
+        for split, path, line in lines
+    ]
+    return _checked(Source(root, videos, [], names if labels == "auto" else []), place)
+
+
+def _below(root: Path, list_file: Path, folder: str) -> str:
+    """The path of a folder from `root`: told from there, or as it is opened."""
+    for found in (root / folder, Path(folder).absolute()):
+        if found.is_dir() and found.resolve().is_relative_to(root):
+            return found.resolve().relative_to(root).as_posix()
+    if ".." in PurePosixPath(folder).parts or PurePosixPath(folder).is_absolute():
+        raise FlowprepError(
+            f"{list_file.name}: {folder!r} is not below {root}", "give the folder that holds all"
+        )
+    return PurePosixPath(folder).as_posix()
 
 
 def _from_image_folders(root: Path, place: str, labelled: bool) -> Source:

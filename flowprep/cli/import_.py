@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,7 +38,11 @@ def import_() -> None:
 @click.option("--flow-map", type=click.Choice(["symmetric", "i3d", "i3d-floor"]),
               help="How flow became codes  [default: as the style has it]")  # fmt: skip
 @click.option("--labels", type=click.Choice(["auto", "none"]), default="auto", show_default=True,
-              help="The folders say, or nothing does.")  # fmt: skip
+              help="The folders or the lists say, or nothing does.")  # fmt: skip
+@click.option("--list", "lists", multiple=True, metavar="SPLIT=FILE",
+              help="Only the folders in this list, with its labels; may be repeated.")  # fmt: skip
+@click.option("--classes", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Class names for the labels of the lists, one a line, from 0 on.")  # fmt: skip
 @some_setting_options(*TAKEN)
 @resource_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
@@ -49,6 +55,8 @@ def import_() -> None:
 def rawframes(
     folder: str,
     out: str,
+    lists: tuple[str, ...],
+    classes: Path | None,
     dry_run: bool,
     retry_failed: bool,
     max_failures: int,
@@ -68,10 +76,21 @@ def rawframes(
         out=out,
         settings=imported_settings(**given),
         resources=resources,
+        lists=dict(map(_split_and_file, lists)),
+        classes=classes.read_text(encoding="utf-8").splitlines() if classes else [],
         retry_failed=retry_failed,
         strict_versions=strict_versions,
     )
     carry_out(request, dry_run, max_failures, log_json, quiet)
+
+
+def _split_and_file(text: str) -> tuple[str, Path]:
+    split, equals, name = text.partition("=")
+    if not equals or not re.fullmatch(r"[a-z0-9_]{1,32}", split):
+        raise click.UsageError(f"--list {text!r}: write it as SPLIT=FILE, such as train=train.txt")
+    if not Path(name).is_file():
+        raise click.UsageError(f"--list {text!r}: there is no file {name!r}")
+    return split, Path(name)
 
 
 def imported_settings(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from flowprep import __version__, manifest
@@ -22,7 +23,7 @@ from flowprep.run.progress import Display
 from flowprep.shard.index import Mark, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow, load_plan
-from flowprep.sources import Source, read_source
+from flowprep.sources import Source, read_listed, read_source
 from flowprep.storage import write_whole
 
 LIBRARIES = ("numpy", "av", "opencv-contrib-python-headless", "opencv-contrib-python")
@@ -38,6 +39,8 @@ class Request:
     resources: Resources
     annotations: tuple[str, ...] = ()  # files or folders of the dataset that settings.labels names
     join_report: str = ""  # csv to write
+    lists: dict[str, Path] = field(default_factory=dict)  # split -> list of folders of images
+    classes: list[str] = field(default_factory=list)  # names of the labels in these lists
     retry_failed: bool = False
     strict_versions: bool = False
 
@@ -65,7 +68,7 @@ class Work:
 def prepare(request: Request, layout: Layout, display: Display, dry: bool = False) -> Work:
     """Read, freeze, probe and plan; with `dry` nothing is written."""
     _check_codecs(request.settings)
-    source = read_source(request.src, request.settings.labels, request.settings.style)
+    source = _source(request)
     for note in source.notes:
         display.note(note)
     settings, versions = _frozen(request, layout, display)
@@ -83,7 +86,7 @@ def prepare(request: Request, layout: Layout, display: Display, dry: bool = Fals
         videos=videos,
         clips={clip.key: clip for clip in clips},
         rows=rows,
-        classes=class_list(rows, load_classes(layout), class_order),
+        classes=class_list(rows, load_classes(layout), class_order or source.classes),
         settings=settings,
         versions=versions,
         committed=committed,
@@ -102,6 +105,13 @@ def _tell_settled(rows: list[PlanRow], clips: list[Clip], display: Display) -> N
             f"{len(kept)} finished clips keep the label and split they were made with: "
             f"{kept[0].path} is {was}, now it would be {now}"
         )
+
+
+def _source(request: Request) -> Source:
+    labels = request.settings.labels
+    if request.lists:
+        return read_listed(request.src, request.lists, request.classes, labels)
+    return read_source(request.src, labels, request.settings.style)
 
 
 def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Settings, dict[str, str]]:

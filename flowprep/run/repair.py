@@ -160,10 +160,11 @@ def _probed(site: Site, place: Path) -> Source:
 
 
 def _labelled(site: Site, source: Source) -> Source:
-    """The videos that annotation files gave a label, as the plan has it: the files are not asked
-    for again.
+    """The videos that annotation files or lists gave a label, as the plan has it: the files are not
+    asked for again.
     """
-    if site.known.settings.labels in ("auto", "none"):
+    settings = site.known.settings
+    if settings.labels in ("auto", "none") and not settings.style:
         return source
     rows = {row.path: row for row in site.known.rows}
     planned = [(video, rows[video.path]) for video in source.videos if video.path in rows]

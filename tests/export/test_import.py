@@ -14,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import pytest
 
+from flowprep.cli.import_ import rawframes
 from flowprep.codec.base import get_codec
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
@@ -371,3 +373,55 @@ def test_the_engine_of_an_import_is_for_imports_only(
 def test_datasets_of_videos_keep_their_fingerprint() -> None:
     """What was extracted before there were imports can still be verified and gone on with."""
     assert Settings(engine="cpu").fingerprint() == "5c84dd2b34797c9d"
+
+
+def test_labels_and_splits_from_the_lists_of_an_export(
+    exported: Callable[..., Path], tmp_path: Path, cli: Any
+) -> None:
+    """Of both styles: paths below the folder, and paths as they are opened."""
+    for style, names in (("denseflow", ("ride_bike/a", "walk/c")), ("tsn", ("a", "c"))):
+        out = exported("--to", "rawframes", "--style", style, "--image", "png")
+        shards = tmp_path / style
+        lists = [f"--list={split}={out / f'{split}_rgb.txt'}" for split in ("train", "val")]
+        options = ("--style", style, "--out", shards, "--classes", out / "classes.txt", *PLAIN)
+        result = cli("import", "rawframes", out / "rawframes", *lists, *options)
+        assert result.exit_code == 0, result.output
+        rows = {row.path: row for _, row in load_index(Layout(shards).index)}
+        assert len(rows) == 3
+        assert (rows[names[0]].label, rows[names[0]].split) == ("ride bike", "train")
+        assert (rows[names[1]].label, rows[names[1]].split) == ("walk", "val")
+
+
+def test_a_list_that_names_no_folder_or_is_none(tmp_path: Path, cli: Any) -> None:
+    source = extracted(tmp_path / "frames", "denseflow", "a")
+    listed = tmp_path / "list.txt"
+    options = (f"--list=train={listed}", "--style", "denseflow", *PLAIN)
+    for number, (text, code, said) in enumerate(
+        [
+            ("a 6 10\ngone 6 2\n", 3, "gone"),
+            ("a 6\n", 2, "list.txt, line 1"),
+            ("../frames/../b 6 1\n", 2, "is not below"),
+            ("a 6 1\na 6 2\n", 2, "is listed twice"),
+        ]
+    ):
+        listed.write_text(text)
+        out = tmp_path / f"shards{number}"
+        result = cli("import", "rawframes", source, "--out", out, *options)
+        assert (result.exit_code, said in result.output) == (code, True), result.output
+    rows = [row for _, row in load_index(Layout(tmp_path / "shards0").index)]
+    assert [(row.label, row.label_index) for row in rows] == [("10", 10)]
+
+
+FLAGS = (
+    "--bound --classes --clip-frames --clip-max --clip-stride --clip-timeout --dry-run --executor "
+    "--flow-codec --flow-map --fps --gpu-mem --labels --list --log-json --max-failures --out "
+    "--quiet --ray-address --retry-failed --rgb-codec --seed --shard-frames --strict-versions "
+    "--style --worker-mem --workers --workers-per-gpu"
+)
+"""A flag that goes or is renamed breaks scripts: say so in CHANGELOG.md."""
+
+
+def test_the_flags_of_an_import_stay() -> None:
+    options = [p for p in rawframes.params if isinstance(p, click.Option)]
+    assert {flag for option in options for flag in option.opts} == set(FLAGS.split())
+    assert [option.name for option in options if not option.help] == []

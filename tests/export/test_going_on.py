@@ -36,7 +36,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, extract: Callable[..., Path])
     """Sixteen samples."""
     root = tmp_path_factory.mktemp("many")
     (root / "videos").mkdir()
-    write_video(root / "videos" / "00.mp4", render(Motion(dx_px=1.0), 40, 64, 96, 0), 25)
+    write_video(root / "videos" / "00.mp4", render(Motion(dx_px=1.0), 30, 64, 96, 0), 25)
     for number in range(1, 16):
         shutil.copy(root / "videos" / "00.mp4", root / "videos" / f"{number:02d}.mp4")
     options = ["--engine", "constant", "--size", "native", "--quiet"]
@@ -84,6 +84,7 @@ def test_a_killed_export_goes_on(
     assert "0 samples exported, 16 were there" in third.output
 
 
+@pytest.mark.slow
 def test_a_file_cut_short_by_a_power_cut_is_made_again(
     many: Path, undisturbed: dict[str, str], tmp_path: Path, cli: Any
 ) -> None:
@@ -144,12 +145,13 @@ def test_a_damaged_sample_is_named_and_the_others_are_exported(
     found = content(out)
     assert set(found) == set(undisturbed) - missing
     assert all(found[path] == undisturbed[path] for path in set(found) - lists)
-    assert f"{name} 40 -1" not in (out / "train_rgb.txt").read_text()
+    assert f"{name} 30 -1" not in (out / "train_rgb.txt").read_text()
     shutil.copy(Layout(many).tar(shard), Layout(shards).tar(shard))  # as a repair would
     assert cli("export", shards, "--out", out, *DENSEFLOW).exit_code == 0
     assert content(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it_with_a_word_and_it_goes_on(
     many: Path, undisturbed: dict[str, str], tmp_path: Path, cli: Any
 ) -> None:

@@ -310,7 +310,7 @@ def test_a_killed_import_goes_on(imported: tuple[Path, Path], tmp_path: Path) ->
     assert tree(out) == tree(undisturbed)
 
 
-def test_a_damaged_shard_is_made_again_from_the_images(
+def test_a_damaged_shard_and_manifest_are_made_again_from_the_images(
     imported: tuple[Path, Path], tmp_path: Path, cli: Any
 ) -> None:
     _, undisturbed = imported
@@ -318,6 +318,7 @@ def test_a_damaged_shard_is_made_again_from_the_images(
     shutil.copytree(undisturbed, out)
     tar = sorted(out.glob("*.tar"))[0]
     tar.write_bytes(tar.read_bytes()[:1000])
+    Layout(out).manifest.write_bytes(b"damaged")
     result = cli("verify", out, "--repair", "--executor", "local", "--workers", 1)
     assert result.exit_code == 0, result.output
     assert tree(out) == tree(undisturbed)

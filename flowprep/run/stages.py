@@ -107,7 +107,8 @@ def _clip_chunks(
     per_chunk = chunk_length(*size)
     path = str(root / task.clip.path)
     decoded = clock.timed("decode", decoder.frames(path, media, index))
-    brought = flow_of_source(decoder, path, media, index)
+    codes = flow_of_source(decoder, path, media, index)
+    brought = clock.timed("decode", codes) if codes else None
     quantizer = make_quantizer(settings.flow_map, settings.bound_px)
     for start in range(0, len(index), per_chunk):
         part = index[start : start + per_chunk]

@@ -33,8 +33,13 @@ PATHS = {
 """Paths of the pages, and what stands for them in the sandbox."""
 ADDED = {"--executor": "local", "--engine": "constant", "--workers": "1"}
 """Given to each command of flowprep that takes them, unless the page gives them itself."""
-BEFORE = {"--lift": ("remove", "shards/", "--keys", "takedown.txt")}
-"""What has to be done first, for commands with this option."""
+BEFORE = {
+    "--lift": ("remove", "shards/", "--keys", "takedown.txt"),
+    "import": (
+        *("export", "shards/", "--to", "rawframes", "--style", "denseflow", "--out", "frames/"),
+    ),
+}
+"""What has to be done first, for commands with this word."""
 LEFT_OUT = ("--ray-address",)
 """Options with a value, known to the parser, that have to do with a cluster."""
 DRY = "extract"

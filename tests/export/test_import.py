@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import struct
@@ -427,20 +426,3 @@ def test_the_flags_of_an_import_stay() -> None:
     options = [p for p in rawframes.params if isinstance(p, click.Option)]
     assert {flag for option in options for flag in option.opts} == set(FLAGS.split())
     assert [option.name for option in options if not option.help] == []
-
-
-@pytest.mark.slow
-def test_every_command_of_the_page_works(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
-) -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "inout.md"
-    commands = re.findall(
-        r"^    flowprep ([^#\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert len(commands) == 6
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(dataset, "shards")
-    for command in commands:
-        more = PLAIN if command.startswith("import") else ()
-        result = cli(*command.split(), *more)
-        assert result.exit_code == 0, f"{command}: {result.output}"

@@ -55,6 +55,8 @@ TAKES_ADDED = {"verify": "--repair"}
 def try_flowprep(line: Line, cli: Cli) -> None:
     """It is understood, and it ends with 0."""
     words = in_sandbox(line.words[1:])
+    for word in BEFORE.keys() & set(words):
+        assert cli(*BEFORE[word]).exit_code == 0
     command = parsed(words)
     if command.name in ONLY_PARSED:
         return
@@ -63,8 +65,6 @@ def try_flowprep(line: Line, cli: Cli) -> None:
         words += ["--dry-run"]
         if "--retry-failed" not in words:
             shutil.rmtree("shards")
-    for option in BEFORE.keys() & set(words):
-        assert cli(*BEFORE[option]).exit_code == 0
     result = cli(*words)
     assert result.exit_code == 0, result.output
 

@@ -68,12 +68,15 @@ def samples(out: Path) -> dict[str, int]:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file below `folder` with its hash; folders and odd files by their kind."""
+    """Every file below `folder` with its hash; folders and odd files by their kind.
+
+    Without the lists of the runs that made datasets.
+    """
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()
         else "other"
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(set(folder.rglob("*")) - set(folder.rglob("runs.jsonl")))
     }
 
 

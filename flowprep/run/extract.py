@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from flowprep.run.executors import open_pool
 from flowprep.run.job import ShardJob
 from flowprep.run.prepare import Request, Work, config_toml, load_marks, prepare
 from flowprep.run.progress import Display
+from flowprep.run.runlog import logged
 from flowprep.run.schedule import Outcome, Schedule
 from flowprep.run.stages import ClipTask
 from flowprep.shard.commit import finish_swap
@@ -131,7 +133,8 @@ def _extract(request: Request, layout: Layout, display: Display) -> Summary:
         layout.dataset.unlink(missing_ok=True)
         write_whole(layout.manifest, listed, layout.scratch)
         _save_plan(layout, work)
-    outcome = run_jobs(request, layout, work, jobs, display) if jobs else Outcome()
+    make = partial(run_jobs, request, layout, work, jobs, display)
+    outcome = logged(layout, request, work, display, make) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
 

@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 
 from flowprep.processes import START_S, end_with_parent, how_it_ended, watch_memory
 from flowprep.run.job import ShardJob
+from flowprep.run.machine import describe_machine
 from flowprep.run.pool import Died, Message, Ready, WorkerSpec
 
 
@@ -84,7 +85,7 @@ def _serve(number: int, spec: WorkerSpec, pipe: Connection) -> None:
     from flowprep.run.worker import Worker
 
     worker = Worker(number, spec)
-    pipe.send(Ready(worker=number))
+    pipe.send(Ready(worker=number, machine=describe_machine()))
     with contextlib.suppress(EOFError):
         while True:
             job: ShardJob = pipe.recv()

@@ -17,9 +17,10 @@ CLIP_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A worker has started and can be given a job."""
+    """A worker has started and can be given a job. `machine` is where it runs."""
 
     worker: int
+    machine: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,7 @@ class Refused:
     error: Exception
 
 
-Told = Done | Died | Refused | Progress
-"""What a user may want to see."""
-Message = Ready | Told
+Message = Ready | Done | Died | Refused | Progress
 
 
 class Pool(Protocol):

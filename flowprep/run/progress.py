@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flowprep.labels.report import JoinReport
 from flowprep.records import Video
 from flowprep.run.job import ShardJob
-from flowprep.run.pool import Died, Refused, Told
+from flowprep.run.pool import Died, Done, Message, Ready, Refused
 from flowprep.run.reporting import Progress as JobProgress
 
 T = TypeVar("T")
@@ -50,9 +50,16 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.cpu_s: defaultdict[str, float] = defaultdict(float)
         self.wall_s: defaultdict[str, float] = defaultdict(float)
+        self.machines: dict[int, str] = {}  # of each worker
         self.started = time.monotonic()
 
-    def add(self, progress: JobProgress) -> None:
+    def hear(self, message: Message) -> None:
+        if isinstance(message, Ready):
+            self.machines[message.worker] = message.machine
+        elif isinstance(message, JobProgress):
+            self._add(message)
+
+    def _add(self, progress: JobProgress) -> None:
         self.counts.update(progress.counts)
         for mine, theirs in ((self.cpu_s, progress.cpu_s), (self.wall_s, progress.wall_s)):
             for stage, seconds in theirs.items():
@@ -97,6 +104,8 @@ class Tally:
 class Display(Protocol):
     """Where a run tells what it does."""
 
+    tally: Tally  # of the shards that are being made, or were last
+
     def note(self, text: str) -> None:
         """Something decided that the user should know."""
         ...
@@ -113,7 +122,7 @@ class Display(Protocol):
         """A context in which shards are made."""
         ...
 
-    def on_message(self, message: Told) -> None:
+    def on_message(self, message: Message) -> None:
         """What a worker says."""
         ...
 
@@ -156,15 +165,15 @@ class JsonDisplay:
         yield
         self.tell("progress", **self.tally.as_dict())
 
-    def on_message(self, message: Told) -> None:
+    def on_message(self, message: Message) -> None:
+        self.tally.hear(message)
         if isinstance(message, JobProgress):
-            self.tally.add(message)
             if time.monotonic() - self._told > 1:
                 self._told = time.monotonic()
                 self.tell("progress", **self.tally.as_dict())
         elif isinstance(message, Died | Refused):
             self.tell("worker", worker=message.worker, problem=problem(message))
-        else:
+        elif isinstance(message, Done):
             failures = [failure.__dict__ for failure in message.failures]
             self.tell("shard", shard=message.shard, samples=message.n_samples, failures=failures)
 
@@ -231,11 +240,11 @@ class TextDisplay:
             disable=self._quiet or not self._console.is_terminal,
         )
 
-    def on_message(self, message: Told) -> None:
+    def on_message(self, message: Message) -> None:
+        self.tally.hear(message)
         if isinstance(message, Died | Refused):
             self._console.print(problem(message), markup=False, soft_wrap=True)
         elif isinstance(message, JobProgress):
-            self.tally.add(message)
             self._show()
 
     def _show(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from flowprep.errors import FlowprepError
 from flowprep.processes import watch_memory
 from flowprep.run.job import ShardJob
+from flowprep.run.machine import describe_machine
 from flowprep.run.pool import Died, Message, Ready, WorkerSpec
 from flowprep.run.reporting import Progress
 
@@ -47,7 +48,7 @@ class _Actor:
         self._worker, self._mailbox = Worker(number, spec), mailbox
 
     def ready(self) -> Message:
-        return Ready(worker=self._worker.number)
+        return Ready(worker=self._worker.number, machine=describe_machine())
 
     def run(self, job: ShardJob) -> Message:
         return self._worker.run(job, self._report)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from flowprep.errors import FlowprepError
 from flowprep.processes import START_S
 from flowprep.run.job import ShardJob
-from flowprep.run.pool import CLIP_TIMEOUT_S, Died, Done, Message, Pool, Ready, Refused, Told
+from flowprep.run.pool import CLIP_TIMEOUT_S, Died, Done, Message, Pool, Ready, Refused
 from flowprep.run.reporting import Progress
 
 MAX_DEATHS = 6
@@ -56,7 +56,7 @@ class Schedule:
         self,
         jobs: Iterable[ShardJob],
         pool: Pool,
-        on_message: Callable[[Told], None],
+        on_message: Callable[[Message], None],
         stall_s: float = CLIP_TIMEOUT_S,
     ) -> None:
         self._pool, self._on_message = pool, on_message
@@ -97,6 +97,7 @@ class Schedule:
         if isinstance(message, Ready):
             self._deaths_at_start = 0
             self._idle.append(worker)
+            self._on_message(message)
         elif worker in self._running and isinstance(message, Progress):
             self._running[worker].hear(message)
             self._on_message(message)

@@ -69,7 +69,6 @@ def tell_summary(
     summary: Summary, out: str, display: Display, as_json: bool, debug: bool = False
 ) -> None:
     """Print how a run ended; with `debug` all that is known of lost shards."""
-    tally = getattr(display, "tally", None)
     facts: dict[str, Any] = {
         "planned": summary.planned,
         "samples": summary.samples,
@@ -78,7 +77,7 @@ def tell_summary(
         "flows": summary.flows,
         "bytes": summary.tar_bytes,
     }
-    run = tally.as_dict() if tally else {}
+    run = display.tally.as_dict()
     if as_json:
         lost = [{"shard": shard, "why": why} for shard, why in summary.lost.items()]
         failures = [f.__dict__ | {"advice": ADVICE[f.reason]} for f in summary.failures]

@@ -65,6 +65,11 @@ class Layout:
         return self.internal / "dataset.json"
 
     @property
+    def runs(self) -> Path:
+        """What each run took. Nothing vouches for it."""
+        return self.internal / "runs.jsonl"
+
+    @property
     def tables(self) -> list[Path]:
         """The files of the whole dataset that `dataset.json` vouches for."""
         return [self.config, self.manifest, self.plan, self.classes, self.index, self.failures]

@@ -180,7 +180,9 @@ def _unexpected(
     layout: Layout, marks: dict[str, Mark], dataset: dict[str, Any]
 ) -> Iterator[Finding]:
     shards = set(marks) | set(dataset.get("shards", {})) | set(layout.committed())
-    expected = {layout.dataset, *layout.tables}
+    expected = {layout.dataset, layout.runs, *layout.tables}
+    if (odd := oddity(layout.runs)) not in ("", "is missing"):
+        yield Finding(code="unexpected-file", file=relative(layout, layout.runs), message=odd)
     for shard in shards:
         expected |= {layout.idx(shard), layout.mark(shard)}
         if shard not in marks or marks[shard].samples:

@@ -39,6 +39,7 @@ from judge_shard import (
 from mutate_shard import damage
 
 from flowprep.shard.index import canonical
+from flowprep.shard.layout import Layout
 from flowprep.synth import Motion, render, write_video
 
 LIMITS = Limits(wall_s=30, memory_bytes=3072 * MIB)  # Arrow reserves 1 GiB at first use
@@ -90,7 +91,8 @@ class Maker:
         """Damage number `seed`."""
         rng = random.Random(seed)
         pristine = self.datasets[rng.choice(sorted(self.datasets))]
-        files = sorted(p.relative_to(pristine).as_posix() for p in pristine.rglob("*.*"))
+        vouched = set(pristine.rglob("*.*")) - {Layout(pristine).runs}
+        files = sorted(path.relative_to(pristine).as_posix() for path in vouched)
         tars = [name for name in files if name.endswith(".tar")]
         name = rng.choice(tars if rng.random() < 0.5 else files)
         there = Damage(pristine, self.work / pristine.name / "out", name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowprep.shard.layout import Layout
 from flowprep.synth import Motion, render, write_video
 
 MAIN = (  # a shell starts background jobs with SIGINT ignored; a user's command has it
@@ -82,9 +83,12 @@ def _video(path: Path, seed: int, n_frames: int = 6, side_px: int = 64) -> Path:
 
 
 def _tree(out: Path) -> dict[str, str]:
-    """What lies below a folder: path -> hash of the bytes, "folder", or "link"."""
+    """What lies below a folder: path -> hash of the bytes, "folder", or "link".
+
+    Without the list of the runs that made it, which is another for each way there.
+    """
     found = {}
-    for path in sorted(out.rglob("*")):
+    for path in sorted(set(out.rglob("*")) - {Layout(out).runs}):
         name = path.relative_to(out).as_posix()
         if path.is_symlink() or path.is_dir():
             found[name] = "link" if path.is_symlink() else "folder"

@@ -270,6 +270,8 @@ def test_what_is_committed_is_indexed_and_told_after_an_interrupt(
     assert 1 <= len(keys) < 5
     assert {row.key for _, row in load_index(out / "_flowprep" / "index.parquet")} == keys
     assert [finding.code for finding in verify(out)] == ["incomplete"]
+    (line,) = (out / "_flowprep" / "runs.jsonl").read_text().splitlines()
+    assert json.loads(line)["ended"] == "interrupted"
     assert re.search(rf"samples +│ {len(keys)} ", said), said
     assert "run the same command again: it goes on where it stopped" in said
 

@@ -14,10 +14,12 @@ from flowprep.errors import FlowprepError
 from flowprep.records import Clip
 from flowprep.run import extract, schedule
 from flowprep.run.job import ShardJob
-from flowprep.run.pool import Died, Done, Message, Ready, Refused, Told
+from flowprep.run.pool import Died, Done, Message, Ready, Refused
 from flowprep.run.reporting import Progress
 from flowprep.run.schedule import MAX_DEATHS, Outcome, Schedule
 from flowprep.run.stages import ClipTask
+
+HERE = "this machine"
 
 KEYS = ("a", "b", "c", "d")
 
@@ -58,7 +60,7 @@ class Script:
         self.killed: list[int] = []
         self.restarted: list[int] = []
         self._coming: list[tuple[int, Message]] = [
-            (number, Ready(worker=number)) for number in range(size)
+            (number, Ready(worker=number, machine=HERE)) for number in range(size)
         ]
 
     def submit(self, worker: int, job: ShardJob) -> None:
@@ -86,14 +88,14 @@ class Script:
 
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
-        self._coming.append((worker, Ready(worker=worker)))
+        self._coming.append((worker, Ready(worker=worker, machine=HERE)))
 
     def close(self) -> None:
         pass
 
 
-def run(pool: Script, *jobs: ShardJob, stall_s: float = 600) -> tuple[Outcome, list[Told]]:
-    heard: list[Told] = []
+def run(pool: Script, *jobs: ShardJob, stall_s: float = 600) -> tuple[Outcome, list[Message]]:
+    heard: list[Message] = []
     outcome = Schedule(jobs, pool, heard.append, stall_s).run(lambda: None)
     return outcome, heard
 
@@ -161,7 +163,7 @@ class Unplaced(Script):
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
         if worker != 1:
-            self._coming.append((worker, Ready(worker=worker)))
+            self._coming.append((worker, Ready(worker=worker, machine=HERE)))
 
 
 def test_a_worker_that_cannot_be_started_again_keeps_no_shard_waiting() -> None:

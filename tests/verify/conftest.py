@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flowprep.shard.layout import Layout
 from flowprep.synth import Motion, render, write_video
 
 sys.path.append(str(Path(__file__).parent))
@@ -19,7 +20,7 @@ sys.path.append(str(Path(__file__).parent))
 def pristine(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Any]) -> Path:
     """Two classes, twenty clips, one broken video; eight shards of some samples each.
 
-    The videos lie in `videos` beside it.
+    The videos lie in `videos` beside it. The list of its runs is gone: it may be damaged unseen.
     """
     folder = tmp_path_factory.mktemp("damage")
     for number in range(5):
@@ -31,6 +32,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., Any]) 
     out = folder / "pristine"
     made = cli("extract", "--src", folder / "videos", "--out", out, *options.split())
     assert made.exit_code == 0, made.output
+    Layout(out).runs.unlink()
     return out
 
 

@@ -8,7 +8,18 @@ import sys
 import click
 
 from flowprep import __version__
-from flowprep.cli import bench, demo, engines, export, extract, import_, recipes, verify
+from flowprep.cli import (
+    bench,
+    demo,
+    engines,
+    export,
+    extract,
+    import_,
+    recipes,
+    report,
+    show,
+    verify,
+)
 from flowprep.cli.group import Group
 
 
@@ -24,6 +35,8 @@ def main(debug: bool) -> None:
 for command in (
     extract.extract,
     verify.verify,
+    report.report,
+    show.show,
     import_.import_,
     export.export,
     engines.engines,

@@ -1,0 +1,68 @@
+"""HTML put together so that what comes from strangers cannot become markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from flowprep.records import printable
+
+VOID = frozenset({"meta", "img", "input", "rect", "line", "path", "br"})
+"""Elements without content. Those of SVG are closed as XML wants it, which HTML takes too."""
+
+
+class Html(str):
+    """Markup. Every other string is text, and is escaped where it is put into markup."""
+
+
+class Number(str):
+    """Text of a number, which a table puts at the right."""
+
+
+Content = str | Iterable["Content"]
+
+
+def markup(content: Content) -> Html:
+    """Text escaped, control and direction characters shown as what they are; markup as it is."""
+    if isinstance(content, Html):
+        return content
+    if isinstance(content, str):
+        return Html(html.escape(printable(content), quote=True))
+    return Html("".join(markup(part) for part in content))
+
+
+def element(name: str, /, *contents: Content, **attributes: object) -> Html:
+    """`<name attribute="...">contents</name>`. `class_` is class, `a_b` is a-b; None is left out,
+    True has no value.
+    """
+    given = [(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()]
+    written = "".join(
+        f" {key}" if value is True else f' {key}="{markup(str(value))}"'
+        for key, value in given
+        if value is not None and value is not False
+    )
+    if name in VOID:
+        return Html(f"<{name}{written}/>")
+    return Html(f"<{name}{written}>{markup(contents)}</{name}>")
+
+
+def name_of(text: str, **attributes: object) -> Html:
+    """A stranger's name: whatever its direction, it does not turn what is around it."""
+    return element("bdi", text, class_="name", **attributes)
+
+
+def table(head: Iterable[Content], rows: Iterable[Iterable[Content]], caption: str) -> Html:
+    """A table that scrolls within its own box. Cells that are `Html` stay as they are."""
+    top = element("tr", [element("th", cell, scope="col") for cell in head])
+    body = [element("tr", [_cell(cell) for cell in row]) for row in rows]
+    inner = element(
+        "table",
+        element("caption", caption),
+        element("thead", top),
+        element("tbody", body),
+    )
+    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def _cell(content: Content) -> Html:
+    return element("td", content, class_="number" if isinstance(content, Number) else None)

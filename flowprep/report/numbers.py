@@ -1,0 +1,39 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def count(n: float) -> str:
+    """1,234,567"""
+    return f"{round(n):,}"
+
+
+def size(n_bytes: float) -> str:
+    """1.23 GB"""
+    amount, unit = float(n_bytes), 0
+    while amount >= 999.5 and unit < len(UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{digits(amount)} {UNITS[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4.56 min, 7.89 h"""
+    if seconds < 120:
+        return f"{digits(seconds)} s"
+    return f"{digits(seconds / 60)} min" if seconds < 7200 else f"{digits(seconds / 3600)} h"
+
+
+def digits(value: float) -> str:
+    """At least three digits, as 0.123, 12.3 or 12,345; 0 and other whole numbers below 100 bare."""
+    if value == round(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """12.3 %; a share that is not 0 does not become it."""
+    if 0 < share < 0.0001:
+        return "< 0.01 %"
+    return f"{100 * share:.3g} %"

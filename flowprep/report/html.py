@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flowprep.records import printable
 
@@ -51,18 +51,20 @@ def name_of(text: str, **attributes: object) -> Html:
     return element("bdi", text, class_="name", **attributes)
 
 
-def table(head: Iterable[Content], rows: Iterable[Iterable[Content]], caption: str) -> Html:
-    """A table that scrolls within its own box. Cells that are `Html` stay as they are."""
-    top = element("tr", [element("th", cell, scope="col") for cell in head])
-    body = [element("tr", [_cell(cell) for cell in row]) for row in rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[Content]], caption: str) -> Html:
+    """A table that scrolls within its own box. Columns of numbers are at the right."""
+    first = rows[0] if rows else []
+    kinds = ["number" if isinstance(cell, Number) else None for cell in first] or [None] * len(head)
+    titles = zip(head, kinds, strict=True)
+    top = [element("th", title, scope="col", class_=kind) for title, kind in titles]
+    body = [
+        element("tr", [element("td", c, class_=k) for c, k in zip(row, kinds, strict=True)])
+        for row in rows
+    ]
     inner = element(
         "table",
         element("caption", caption),
-        element("thead", top),
+        element("thead", element("tr", top)),
         element("tbody", body),
     )
     return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
-
-
-def _cell(content: Content) -> Html:
-    return element("td", content, class_="number" if isinstance(content, Number) else None)

@@ -10,6 +10,11 @@ def count(n: float) -> str:
     return f"{round(n):,}"
 
 
+def counted(n: int, what: str) -> str:
+    """1 sample, 2 samples"""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def size(n_bytes: float) -> str:
     """1.23 GB"""
     amount, unit = float(n_bytes), 0

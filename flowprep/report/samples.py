@@ -184,11 +184,11 @@ def make_sheet(frames_THW3: U8, colors_THW3: U8, n_bytes: int, gap: int = 0) -> 
     sides = (height, width)
     cell = [side + gap if gap else -(-side // BLOCK) * BLOCK for side in sides]
     edges = ((0, 0), *((0, whole - side) for whole, side in zip(cell, sides, strict=True)), (0, 0))
-    fill = {"constant_values": GAP_LEVEL} if gap else {}
-    padded = [
-        np.pad(part, edges, mode="constant" if gap else "edge", **fill)
-        for part in (frames_THW3, colors_THW3)
-    ]
+    both = (frames_THW3, colors_THW3)
+    if gap:
+        padded = [np.pad(part, edges, constant_values=GAP_LEVEL) for part in both]
+    else:
+        padded = [np.pad(part, edges, mode="edge") for part in both]
     return Sheet(
         jpeg=_jpeg(np.vstack([np.hstack(list(part)) for part in padded]), n_bytes),
         n=n,

@@ -16,7 +16,7 @@ from flowprep.report.facts import MANY_SATURATED, STILL_PX, Classes, Facts, Spli
 from flowprep.report.html import Content, Html, Number, element, name_of, table
 from flowprep.report.samples import BLACK_LEVEL, BLACK_SHARE, Shown
 
-SATURATION_BINS = ("none", "< 0.01 %", "< 0.1 %", "< 1 %", "< 10 %", "more")
+SATURATION_BINS = ("none", "< 0.01", "< 0.1", "< 1", "< 10", "10 +")
 SHOWN_SIDES = 12
 
 
@@ -64,10 +64,7 @@ def sizes(facts: Facts) -> Html:
 
 def _sides(facts: Facts) -> Html:
     shown = facts.sides[:SHOWN_SIDES]
-    rows = [
-        [Number(name), Number(say.count(n)), share_bar(n / max(1, facts.samples))]
-        for name, n in shown
-    ]
+    rows = [[name, Number(say.count(n)), share_bar(n / max(1, facts.samples))] for name, n in shown]
     more = len(facts.sides) - len(shown)
     caption = f"The {len(shown)} most frequent of {len(facts.sides)} sizes" if more else "Sizes"
     return table(["width x height, px", "samples", "share"], rows, caption)
@@ -79,7 +76,7 @@ def flow(facts: Facts) -> Html:
     figures = [
         histogram_figure("Mean flow of a clip", facts.flow_px, lambda px: f"{say.digits(px)} px"),
         category_figure(
-            "Vectors beyond the bound, of a clip",
+            "Vectors of a clip beyond the bound, %",
             f"none in {say.percent(none)} of the samples",
             SATURATION_BINS,
             facts.saturated.counts,
@@ -105,7 +102,7 @@ def splits(found: Sequence[Split]) -> Html:
         ]
         for one in found
     ]
-    return section("splits", "Splits", table(head, rows, f"{len(found)} splits"))
+    return section("splits", "Splits", table(head, rows, say.counted(len(found), "split")))
 
 
 def classes(found: Classes, samples: int) -> Html:
@@ -160,7 +157,7 @@ def suspects(dataset: Dataset, facts: Facts, shown: Sequence[Shown]) -> Html:
 
 
 def _suspect_list(dataset: Dataset, what: str, found: Suspects, head: list[str]) -> Html:
-    title = f"{what}: {say.count(found.count)} samples"
+    title = f"{what}: {say.counted(found.count, 'sample')}"
     if not found.count:
         return element("p", title)
     names = ["key", "path", "flow_mean_px", "flow_saturated_share", "n_flows"]
@@ -191,7 +188,7 @@ def _black_list(shown: Sequence[Shown]) -> Html:
         for one in seen
         if one.picture and one.picture.n_black
     ]
-    title = f"Black frames: {len(rows)} of the {len(seen)} samples shown above"
+    title = f"Black frames: in {len(rows)} of {say.counted(len(seen), 'sample')} shown above"
     told = (
         "The index does not tell of black frames: only frames that are on this page were looked "
         f"at. Black is what has {say.percent(BLACK_SHARE)} of its pixels below {BLACK_LEVEL} of "

@@ -18,7 +18,13 @@ def throughput(runs: Sequence[Run], damaged: int) -> Html:
     """By run, and by stage over all runs."""
     notes: list[Content] = []
     if damaged:
-        notes.append(element("p", f"{damaged} lines of runs.jsonl do not read.", class_="note"))
+        notes.append(
+            element(
+                "p",
+                f"{say.counted(damaged, 'line')} of runs.jsonl not read: a crash cuts lines short.",
+                class_="note",
+            )
+        )
     if not runs:
         notes.append(element("p", "No run is recorded in runs.jsonl.", class_="note"))
         return section("throughput", "Throughput", *notes)
@@ -30,7 +36,9 @@ def _run_table(runs: Sequence[Run]) -> Html:
         *("started, UTC", "ended", "took", "clips", "flows", "flows/s", "workers", "on"),
         *("engine", "executor"),
     ]
-    caption = f"{len(runs)} runs" if len(runs) <= SHOWN_RUNS else f"The last {SHOWN_RUNS} runs"
+    caption = (
+        say.counted(len(runs), "run") if len(runs) <= SHOWN_RUNS else f"The last {SHOWN_RUNS} runs"
+    )
     return table(head, [_run_row(run) for run in reversed(runs[-SHOWN_RUNS:])], caption)
 
 

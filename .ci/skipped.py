@@ -11,7 +11,7 @@ from pathlib import Path
 
 EXPECTED = (
     *("CUDA", "cuda is not live here", "leaves quantising to the host"),
-    *("slow", "needs root"),
+    *("slow", "needs root", "needs Chromium"),
 )
 """A skip whose reason holds none of these words is a fault."""
 ELSEWHERE = (

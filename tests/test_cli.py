@@ -40,6 +40,8 @@ FLAGS = {
     ),
     "export": "--bound --help --image --keys --out --split --style --to",
     "import": "--help",
+    "report": "--help --key --out --samples --seed",
+    "show": "--help --max-px --out",
     "engines": "--help",
     "recipes": "--help",
     "demo": "--executor --help",

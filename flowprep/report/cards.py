@@ -94,6 +94,6 @@ def _player(picture: Picture, said: str) -> Html:
 
 
 def _image(sheet: Sheet, alt: str, **attributes: object) -> Html:
-    source = f"data:image/jpeg;base64,{b64encode(sheet.jpeg).decode()}"
+    source = Html(f"data:image/jpeg;base64,{b64encode(sheet.jpeg).decode()}")
     width, height = sheet.n * sheet.cell_width, 2 * sheet.cell_height
     return element("img", src=source, alt=alt, width=width, height=height, **attributes)

@@ -159,19 +159,19 @@ def _share_histogram(shares: F64) -> Histogram:
 
 
 def _sides(width: F64, height: F64) -> list[tuple[str, int]]:
-    sides, counts = np.unique(np.stack([width, height]), axis=1, return_counts=True)
+    pairs, counts = np.unique(width + 1j * height, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return [(f"{int(sides[0, i])} x {int(sides[1, i])}", int(counts[i])) for i in order]
+    return [(f"{pairs[i].real:.0f} x {pairs[i].imag:.0f}", int(counts[i])) for i in order]
 
 
 def _splits(
     index: Index, label_of: I64, frames: F64, duration_s: F64, size_bytes: F64
 ) -> list[Split]:
     names, split_of = _coded(index, "split")
-    pairs = np.unique(np.stack([split_of, label_of]), axis=1)
+    pairs = np.unique(split_of * (label_of.max(initial=0) + 1) + label_of)
     sums = [np.bincount(split_of, each, len(names)) for each in (frames, duration_s, size_bytes)]
     samples = np.bincount(split_of, minlength=len(names))
-    classes = np.bincount(pairs[0], minlength=len(names))
+    classes = np.bincount(pairs // (label_of.max(initial=0) + 1), minlength=len(names))
     return [
         Split(
             name=names[i].as_py(),

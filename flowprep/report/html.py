@@ -27,7 +27,8 @@ def markup(content: Content) -> Html:
     if isinstance(content, Html):
         return content
     if isinstance(content, str):
-        return Html(html.escape(printable(content), quote=True))
+        shown = content if content.isprintable() else printable(content)
+        return Html(html.escape(shown, quote=True))
     return Html("".join(markup(part) for part in content))
 
 
@@ -37,13 +38,19 @@ def element(name: str, /, *contents: Content, **attributes: object) -> Html:
     """
     given = [(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()]
     written = "".join(
-        f" {key}" if value is True else f' {key}="{markup(str(value))}"'
+        f" {key}"
+        if value is True
+        else f' {key}="{markup(value if isinstance(value, str) else str(value))}"'
         for key, value in given
         if value is not None and value is not False
     )
     if name in VOID:
         return Html(f"<{name}{written}/>")
     return Html(f"<{name}{written}>{markup(contents)}</{name}>")
+
+
+def _value(value: object) -> Html:
+    return markup(value if isinstance(value, str) else str(value))
 
 
 def name_of(text: str, **attributes: object) -> Html:

@@ -52,6 +52,8 @@ class Index:
 
     def rows(self, places: Sequence[int]) -> list[tuple[str, SampleRow]]:
         """(shard, row) of the samples at these places."""
+        if not len(places):
+            return []
         names = ["shard", *(f.name for f in fields(SampleRow))]
         rows = self.table(names, places).to_pylist()
         return [(row.pop("shard"), SampleRow(**row)) for row in rows]

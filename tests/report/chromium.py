@@ -34,7 +34,7 @@ class Browser:
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
         command = [program, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
-        line = f"exec 3<&{to_read} 4>&{to_write}; exec \"$@\""
+        line = f'exec 3<&{to_read} 4>&{to_write}; exec "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", line, "chromium", *command],
             pass_fds=(to_read, to_write),

@@ -9,7 +9,7 @@ import numpy as np
 from flowprep.records import I64
 from flowprep.report.facts import Histogram
 from flowprep.report.html import Html, element
-from flowprep.report.numbers import count
+from flowprep.report.numbers import compact, count
 
 WIDTH, HEIGHT = 360, 170
 LEFT, RIGHT, TOP, BOTTOM = 48, 352, 12, 146  # of the plot
@@ -40,11 +40,11 @@ def category_figure(title: str, note: str, names: Sequence[str], counts: Sequenc
 
 
 def rank_figure(title: str, note: str, counts: I64) -> Html:
-    """The counts from the largest to the smallest."""
+    """The counts from the largest to the smallest, their logarithms upwards."""
     at = np.unique(np.linspace(0, len(counts) - 1, N_RANKS).round().astype(np.int64))
     highest = max(1, int(counts[0]))
     x = LEFT + (RIGHT - LEFT) * at / max(1, len(counts) - 1)
-    y = BOTTOM - (BOTTOM - TOP) * counts[at] / highest
+    y = BOTTOM - (BOTTOM - TOP) * np.log1p(counts[at]) / np.log1p(highest)
     points = " ".join(f"L{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
     area = element("path", d=f"M{LEFT} {BOTTOM} {points} L{RIGHT} {BOTTOM} Z", class_="area")
     ticks = [(float(LEFT), "1st"), (float(RIGHT), f"{count(len(counts))}th")]
@@ -104,7 +104,7 @@ def _axes(highest: int, ticks: Sequence[tuple[float, str]]) -> list[Html]:
         element("text", label, x=f"{x:.1f}", y=BOTTOM + 16, text_anchor=_anchor(x))
         for x, label in ticks
     ]
-    top = element("text", count(highest), x=LEFT - 6, y=TOP + 4, text_anchor="end")
+    top = element("text", compact(highest), x=LEFT - 6, y=TOP + 4, text_anchor="end")
     zero = element("text", "0", x=LEFT - 6, y=BOTTOM + 4, text_anchor="end")
     return [base, top, zero, *labels]
 

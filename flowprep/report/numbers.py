@@ -10,6 +10,14 @@ def count(n: float) -> str:
     return f"{round(n):,}"
 
 
+def compact(n: int) -> str:
+    """9,999, 123k, 1.23M"""
+    if n < 10_000:
+        return count(n)
+    thousands = n < 999_500
+    return f"{n / (1e3 if thousands else 1e6):.3g}{'k' if thousands else 'M'}"
+
+
 def counted(n: int, what: str) -> str:
     """1 sample, 2 samples"""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
@@ -31,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def digits(value: float) -> str:
-    """At least three digits, as 0.123, 12.3 or 12,345; 0 and other whole numbers below 100 bare."""
+    """Three digits or all before the point: 0.123, 12.3, 12,345; whole numbers bare."""
     if value == round(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

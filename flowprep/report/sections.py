@@ -119,7 +119,7 @@ def classes(found: Classes, samples: int) -> Html:
     if found.bottom:
         between = f"The rarest; {say.count(found.n_between)} classes lie between"
         tables.append(_class_table(between, found.bottom, samples))
-    curve = rank_figure("Samples of each class, from the largest", told, found.counts)
+    curve = rank_figure("Samples of each class, logarithmic", told, found.counts)
     return section(
         "classes",
         "Classes",

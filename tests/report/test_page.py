@@ -358,6 +358,7 @@ def test_it_plays_in_a_browser_and_nothing_sticks_out(written: Path, tmp_path: P
             browser.until(lambda: browser.run("players.size") == 4)
             assert browser.run("document.documentElement.scrollWidth") <= width
             assert browser.run(WIDEST) <= width
+            assert browser.run(CUT) == []
             assert [url for url in browser.requests() if not url.startswith("data:image/")] == [
                 written.as_uri()
             ]
@@ -382,3 +383,6 @@ BUTTONS = "[...document.querySelectorAll('.player button')].map((b) => b.textCon
 WIDEST = """Math.max(...[...document.querySelectorAll('body *')]
   .filter((e) => !e.closest('.scroll, .overview') && !e.hidden)
   .map((e) => e.getBoundingClientRect().right))"""
+CUT = """[...document.querySelectorAll('dd, dt, h1, h2, h3, p, figcaption, summary, button')]
+  .filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline')
+  .map((e) => e.outerHTML.slice(0, 200))"""

@@ -27,7 +27,7 @@ PLAYED_S = 2.5
 """A longer clip plays about so much of its middle."""
 SIDE_PX, BLOCK = 240, 16  # of a picture; of the blocks that JPEG codes
 GAP, GAP_LEVEL = 4, 96  # gray between the pictures of an overview
-QUALITIES = (78, 65, 50, 35, 20)
+QUALITIES = (78, 65, 50, 35, 20, 10, 4)
 LEAST_LONGEST_PX, LONGEST_PERCENTILE = 0.5, 99.8
 """Where nothing moves, noise does not get the full colours; nor does one odd vector set them."""
 BLACK_LEVEL, BLACK_SHARE = 32, 0.98

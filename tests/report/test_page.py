@@ -234,8 +234,8 @@ def test_the_pictures_are_the_frames_above_their_flow(page: Page, made: Path) ->
 
 def test_the_same_seed_shows_the_same(report: Callable[..., Path], written: Path) -> None:
     assert report("--samples", 4).read_bytes() == written.read_bytes()
-    keys = [Page(report("--samples", 4, "--seed", s).read_text()).texts("h3") for s in (1, 2, 3)]
-    assert len({tuple(one) for one in keys}) > 1
+    others = [Page(report("--samples", 9, "--seed", s).read_text()).texts("h3") for s in (1, 2)]
+    assert others[0] != others[1]
 
 
 def test_chosen_samples_come_first_and_no_other_tar_is_read(

@@ -67,19 +67,18 @@ def _decoded(path: Path) -> tuple[list[np.ndarray], list[float]]:
 
 
 def test_the_json_is_that_of_the_sample(
-    cli: Cli, made: Path, row: dict[str, Any], members: dict[str, bytes]
+    cli: Cli,
+    made: Path,
+    rows: list[dict[str, Any]],
+    row: dict[str, Any],
+    members: dict[str, bytes],
 ) -> None:
     result = cli("show", made, row["key"])
     assert result.exit_code == 0
     assert json.loads(result.stdout) == json.loads(members["json"])
     assert len(result.stdout.splitlines()) == len(json.loads(members["json"])) + 2
-    everything = [cli("show", made, key["key"]).stdout for key in pq_rows(made)]
+    everything = [cli("show", made, key["key"]).stdout for key in rows]
     assert all(line.isprintable() for text in everything for line in text.splitlines())
-
-
-def pq_rows(made: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(made / "_flowprep" / "index.parquet").to_pylist()
-    return found
 
 
 @pytest.mark.parametrize(("suffix", "off"), [(".mp4", 6.0), (".gif", 26.0)])
@@ -116,13 +115,13 @@ def test_a_contact_sheet_has_frames_above_their_flow_and_a_legend(
     assert cli("show", made, row["key"], "--out", to).exit_code == 0
     picture = cv2.imread(str(to))[..., ::-1]
     red = np.argwhere((picture == RED).all(axis=-1))
-    for i, frame in enumerate(frames[:-1]):
+    for frame in (frames[0], frames[-2]):
         cost = cv2.matchTemplate(
             picture.astype(np.float32), frame.astype(np.float32), cv2.TM_SQDIFF
         )
         _, _, (x, y), _ = cv2.minMaxLoc(cost)
         found = picture[y : y + HEIGHT, x : x + WIDTH].astype(float)
-        assert np.abs(found - frame).mean() < 3, i
+        assert np.abs(found - frame).mean() < 3
         below = ((red[:, 0] > y + HEIGHT) & (red[:, 0] < y + 2 * HEIGHT + 8)) & (
             (red[:, 1] >= x) & (red[:, 1] < x + WIDTH)
         )

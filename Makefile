@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help test test-slow test-gpu check demo bench faults clean
+.PHONY: help test test-slow test-gpu test-slurm images check demo bench faults clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +30,12 @@ faults: .venv/installed ## damaged videos and shards, runs under random faults: 
 	$(RUN)python tests/faults/fuzz_shards.py --count 500
 	$(RUN)python tests/faults/runs.py --runs 40
 	$(RUN)python tests/faults/runs.py --runs 10 --executor ray --at-a-time 1
+
+images: ## both images, built and tried without a container engine, as root on Debian (docs/images.md)
+	tests/docker/build.sh
+
+test-slurm: .venv/installed ## the SLURM file on a SLURM of its own, ten minutes, as root on Debian
+	tests/cluster/slurm.sh
 
 check: .venv/installed ## lint, format, types
 	$(RUN)ruff check .

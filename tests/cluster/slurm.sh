@@ -4,18 +4,19 @@
 #
 # As root on Debian (apt install slurmctld slurmd slurm-client munge). Two nodes of one core on this machine, in a
 # temporary folder; nothing below /etc is used or changed, and all daemons end with the script. ACTIVATE is the
-# environment that has flowprep and ray. Without VIDEOS, flowprep demo's are rendered.
+# environment that has flowprep and ray. Without VIDEOS, some of flowprep demo's are rendered. TRY names what to try.
 set -euo pipefail
 
 CHECKOUT=$(realpath "$(dirname "$0")/../..")
 ACTIVATE=${ACTIVATE:-$CHECKOUT/.venv/bin/activate}
 OPTIONS=${OPTIONS:---engine opencv-cpu --size 64 --shard-frames 32}
+TRY=${TRY:-undisturbed time_is_up preempted told_to_stop steps_told_to_stop cancelled node_lost gpus nobody_joins}
 NODES=2
 JOB_S=400 # no job takes longer
 
 fail() {
     echo "FAILED: $*" >&2
-    [[ ! -f $work/log ]] || tail -40 "$work/log" >&2
+    [[ ! -f $work/log ]] || tail -n 40 "$work/log" "$work"/slurm*.log >&2
     exit 1
 }
 
@@ -67,11 +68,15 @@ CONF
         slurmd -D -N "n$node" &>/dev/null &
         daemons+=($!)
     done
+    until_idle
+}
+
+until_idle() {
     for ((i = 0; i < 60; i++)); do
         [[ $(sinfo --noheader --format=%D --states=idle 2>/dev/null) != "$NODES" ]] || return 0
         sleep 0.5
     done
-    fail "SLURM does not come up: $(tail -n 5 "$work"/slurm*.log)"
+    fail "the nodes are not idle: $(sinfo; tail -n 5 "$work"/slurm*.log)"
 }
 
 end_all() {
@@ -98,12 +103,13 @@ told() {
 
 # until_state WANTED: any other end fails
 until_state() {
-    local state
+    local state pending=0
     for ((i = 0; i < JOB_S; i++)); do
         state=$(told JobState)
         [[ $state != "$1" ]] || return 0
         case $state in
-            PENDING) scontrol update JobId="$job" StartTime=now 2>/dev/null || true ;; # SLURM lets a requeued job wait
+            PENDING) # SLURM lets a requeued job wait for two minutes, and refuses it at once
+                ((++pending % 10)) || scontrol update JobId="$job" StartTime=now 2>/dev/null || true ;;
             RUNNING | COMPLETING) ;;
             *) fail "job $job is $state and not $1" ;;
         esac
@@ -166,6 +172,28 @@ stopped() {
     passed "$1: another job goes on, complete, the same bytes"
 }
 
+time_is_up() { stopped_and_queued time-is-up scancel --batch --signal=USR1; }
+preempted() { stopped_and_queued preempted scontrol requeue; }
+told_to_stop() { stopped told-to-stop FAILED scancel --batch --signal=TERM; }
+steps_told_to_stop() { stopped steps-told-to-stop FAILED scancel --signal=TERM; }
+cancelled() { stopped cancelled CANCELLED scancel; }
+
+node_lost() {
+    local pid
+    submit lost
+    until_committed lost 2
+    scontrol update NodeName=n2 State=DOWN Reason=lost
+    for pid in $(grep -lsz "^SLURMD_NODENAME=n2$" /proc/[0-9]*/environ | cut -d/ -f3); do
+        ! grep -qz "^SLURM_JOB_ID=$job$" "/proc/$pid/environ" 2>/dev/null || kill -KILL "$pid"
+    done
+    until_state COMPLETED
+    grep -q "its shard is tried again" "$work/log" || fail "no shard was lost with the node"
+    equal lost
+    scontrol update NodeName=n2 State=RESUME 2>/dev/null || true # it may be back already
+    until_idle
+    passed "one of $NODES nodes lost with a shard on it: complete, the same bytes"
+}
+
 gpus() {
     OPTIONS="--engine cuda" submit gpus --gpus-per-node=1
     until_state FAILED
@@ -201,14 +229,7 @@ main() {
     flowprep extract --executor local --src "$videos" --out "$work/local" --quiet "${options[@]}"
     n_shards=$(find "$work/local" -name '*.tar' | wc -l)
     start_daemons
-    undisturbed
-    stopped_and_queued time-is-up scancel --batch --signal=USR1
-    stopped_and_queued preempted scontrol requeue
-    stopped told-to-stop FAILED scancel --batch --signal=TERM
-    stopped steps-told-to-stop FAILED scancel --signal=TERM
-    stopped cancelled CANCELLED scancel
-    gpus
-    nobody_joins
+    for one in $TRY; do "$one"; done
 }
 
 main "$@"

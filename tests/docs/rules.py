@@ -164,12 +164,18 @@ def try_cd(line: Line, cli: Cli) -> None:
 
 
 def try_docker(line: Line, cli: Cli) -> None:
-    """Each --build-arg is one that the Dockerfile there has."""
+    """Each --build-arg is one that the Dockerfile has; flowprep takes what an image is run with."""
+    if line.words[1] == "run":
+        at = next(i for i, word in enumerate(line.words) if word.startswith("flowprep:"))
+        assert (ROOT / "docker" / line.words[at].partition(":")[2] / "Dockerfile").is_file()
+        parsed(line.words[at + 1 :])
+        return
     assert line.words[1] == "build"
-    dockerfile = (ROOT / line.folder / line.words[-1] / "Dockerfile").read_text("utf-8")
-    given = [v for k, v in zip(line.words, line.words[1:], strict=False) if k == "--build-arg"]
+    given = list(zip(line.words, line.words[1:], strict=False))
+    [place] = [value for key, value in given if key == "-f"] or ["Dockerfile"]
+    dockerfile = (ROOT / line.folder / line.words[-1] / place).read_text("utf-8")
     known = set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
-    assert {one.partition("=")[0] for one in given} <= known
+    assert {value.partition("=")[0] for key, value in given if key == "--build-arg"} <= known
 
 
 RULES: dict[str, Callable[[Line, Cli], None]] = {

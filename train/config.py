@@ -45,6 +45,7 @@ class Data(Source):
     crop: int = 0  # side of the square crop, pixels; 0 = 224, or what a smaller picture has
     hflip: bool = False  # mirror half of the clips; wrong where left and right are labels
     scale_flow: bool = False  # scale flow values with --resize; False = pixels of the stored size
+    shuffle_frames: bool = False  # each window's frames in a random order: a control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,8 @@ class DistillConfig(TrainConfig):
 
     run: str = "runs/d3d"  # folder of the run; run it again and it goes on
     teacher: str = ""  # run folder or weights; "" = train one first, in RUN/teacher
+    teacher_sees: Literal["flow", "rgb"] = "flow"  # rgb: soft labels without motion, a control
+    teacher_logits: Literal["own", "shuffled"] = "own"  # shuffled: of another video of the class
     loss: Loss = "mse-logits"  # beside cross-entropy: D3D, soft labels, MARS, flow itself, nothing
     lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = 1.0  # weight of that loss
     center_logits: bool = False  # mse-logits: take each sample's mean off both

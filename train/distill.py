@@ -9,17 +9,19 @@ torchrun --nproc-per-node 8 -m train.distill -- --shards shards/
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from flowprep.errors import FlowprepError
-from train.checkpoint import Meta, digest, load_net, weights_of
+from train.checkpoint import Meta, Modality, digest, load_net, weights_of
 from train.common import Place, Stop, place, run_main, seed_all, tell
 from train.config import DistillConfig, Loss, TeacherConfig, parse
 from train.loop import Trainer
-from train.models.base import ModelConfig
-from train.objective import Classify, Distill, Objective, PredictFlow
-from train.setup import Setup, prepare
+from train.metrics import Scores, score
+from train.models.base import ModelConfig, VideoModel
+from train.objective import Classify, Distill, DistillShuffled, Objective, PredictFlow
+from train.setup import Setup, make_table, prepare, views
 from train.start import known_classes
 from train.teacher import train_teacher
 
@@ -29,6 +31,7 @@ TAUGHT: frozenset[Loss] = frozenset({"mse-logits", "kl", "mse-features"})
 
 def distill(config: DistillConfig, here: Place) -> Stop:
     """Train, or go on training, the student of `config`; its teacher first where it has none."""
+    check_controls(config)
     if config.loss in TAUGHT and not config.teacher:
         config = replace(config, teacher=str(Path(config.run) / "teacher"))
         if _teach(config, here) == "interrupted":
@@ -36,7 +39,7 @@ def distill(config: DistillConfig, here: Place) -> Stop:
     elif config.teacher and config.loss not in TAUGHT and here.first:
         tell(f"--loss {config.loss} learns from no teacher: {config.teacher} is not used")
     seed_all(config.seed)
-    setup = prepare(config, "rgb", here, also=() if config.loss == "none" else ("flow",))
+    setup = prepare(config, "rgb", here, also=("flow",) if _sees_flow(config) else ())
     objective, meta = make_objective(config, setup, here), setup.meta
     if config.loss in TAUGHT:
         meta = replace(meta, teacher=digest(weights_of(config.teacher)))
@@ -44,6 +47,24 @@ def distill(config: DistillConfig, here: Place) -> Stop:
     if here.first and stop == "done":
         tell(f"student: {config.run}/best.safetensors")
     return stop
+
+
+def check_controls(config: DistillConfig) -> None:
+    """Raise FlowprepError for a control that this loss or teacher does not make."""
+    if config.loss in TAUGHT and config.teacher_sees == "rgb" and not config.teacher:
+        raise FlowprepError("--teacher-sees rgb needs --teacher", "give a run of RGB")
+    if config.teacher_logits == "shuffled" and config.loss not in TAUGHT - {"mse-features"}:
+        raise FlowprepError(
+            f"--teacher-logits shuffled does nothing with --loss {config.loss}",
+            "give --loss mse-logits or kl",
+        )
+
+
+def _sees_flow(config: DistillConfig) -> bool:
+    """Whether a step needs the flow of its windows."""
+    if config.loss in TAUGHT:
+        return config.teacher_sees == "flow" and config.teacher_logits == "own"
+    return config.loss == "flow"
 
 
 def _teach(config: DistillConfig, here: Place) -> Stop:
@@ -66,19 +87,33 @@ def make_objective(config: DistillConfig, setup: Setup, here: Place) -> Objectiv
     if config.loss == "flow":
         return PredictFlow(setup.net, config)
     teacher, meta = load_net(config.teacher)
-    check_teacher(config.teacher, meta, setup.meta)
+    check_teacher(config.teacher, meta, setup.meta, config.teacher_sees)
     if here.first and (odd := other_flow(meta, setup.meta)):
         tell(f"note: the teacher learned on clips extracted otherwise: {', '.join(odd)}")
     if config.loss == "mse-features":
         check_features(meta.model, setup.meta.model)
-    return Distill(setup.net, teacher.to(here.device), config)
+    teacher = teacher.to(here.device)
+    if config.teacher_logits == "shuffled":
+        said = _said(config, teacher, setup.meta, here)
+        return DistillShuffled(setup.net, teacher, config, said)
+    return Distill(setup.net, teacher, config)
 
 
-def check_teacher(name: str, teacher: Meta, student: Meta) -> None:
-    """Raise FlowprepError unless the teacher saw such flow and names the same classes."""
-    if teacher.modality != "flow":
+def _said(config: DistillConfig, teacher: VideoModel, meta: Meta, here: Place) -> Scores:
+    """The teacher's logits of every training video: of a window from the middle of each clip."""
+    train, sees = make_table(config.data, meta.classes).only("train"), config.teacher_sees
+    windows = views(train, meta.window, config.data, here, (sees,), batch=config.optim.batch)
+    with closing(windows):
+        return score(teacher, sees, windows, here)
+
+
+def check_teacher(name: str, teacher: Meta, student: Meta, sees: Modality = "flow") -> None:
+    """Raise FlowprepError unless the teacher saw `sees`, as the student's windows are, and names
+    the same classes."""
+    if teacher.modality != sees:
         raise FlowprepError(
-            f"--teacher {name} sees {teacher.modality}", "give a run of train.teacher"
+            f"--teacher {name} sees {teacher.modality}, --teacher-sees is {sees}",
+            "give a run of train.teacher, or for the control of soft labels --teacher-sees rgb",
         )
     if teacher.classes != student.classes:
         raise FlowprepError(

@@ -103,7 +103,7 @@ def open_feed(config: ProbeConfig, window: WindowConfig, here: Place) -> Feed:
 
 def window_of(meta: Meta, data: Data) -> WindowConfig:
     """The window of the run, with what `data` has other than by default in its place."""
-    names = ("frames", "stride", "resize", "crop", "hflip", "scale_flow")
+    names = ("frames", "stride", "resize", "crop", "hflip", "scale_flow", "shuffle_frames")
     usual = Data()
     given = {n: getattr(data, n) for n in names if getattr(data, n) != getattr(usual, n)}
     return replace(meta.window, **given)

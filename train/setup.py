@@ -92,6 +92,7 @@ def make_window(data: Data, table: Table) -> WindowConfig:
         crop=data.crop or min(MAX_CROP, fitting),
         hflip=data.hflip,
         scale_flow=data.scale_flow,
+        shuffle_frames=data.shuffle_frames,
     )
     if window.crop > short:
         raise FlowprepError(

@@ -21,7 +21,6 @@ from train.data.windows import (
     cut_flow,
     cut_rgb,
     flows_at,
-    frames_at,
     region_of,
 )
 
@@ -44,15 +43,15 @@ class Cutter:
         self._reader: Reader = SyntheticReader(table) if table.synthetic else ShardReader(table)
         self.damaged_N = torch.zeros(len(table), dtype=torch.uint8).share_memory_()
 
-    def cut(self, row: int, start: int, crops: Sequence[Crop], slots: Slots) -> bool:
-        """Fill `slots` with the crops of the frames from `start` on of sample `row`.
+    def cut(self, row: int, frames_T: I64, crops: Sequence[Crop], slots: Slots) -> bool:
+        """Fill `slots` with the crops of these frames of sample `row`, and of their flows.
 
         False where the sample is damaged and to be skipped: it is marked in `damaged_N`, which the
         workers share. Raises FlowprepError naming shard and sample where it is damaged otherwise,
         and always where the system does not let it be read.
         """
         try:
-            self._cut(row, start, crops, slots)
+            self._cut(row, frames_T, crops, slots)
         except ValueError as error:
             if not self._skip_bad:
                 raise self._error(row, error, "--skip-bad leaves such samples out") from error
@@ -62,10 +61,8 @@ class Cutter:
             raise self._error(row, error, "see that the shards are where they were") from error
         return True
 
-    def _cut(self, row: int, start: int, crops: Sequence[Crop], slots: Slots) -> None:
-        n_frames = int(self._table.frames_N[row])
-        frames_T = frames_at(self._config, n_frames, start)
-        flows_T = flows_at(frames_T, n_frames)
+    def _cut(self, row: int, frames_T: I64, crops: Sequence[Crop], slots: Slots) -> None:
+        flows_T = flows_at(frames_T, int(self._table.frames_N[row]))
         height, width = int(self._table.height_N[row]), int(self._table.width_N[row])
         region = region_of(self._config, crops, height, width)
         read = self._reader.read(

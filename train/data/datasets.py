@@ -15,7 +15,15 @@ from train.data.batch import Batch
 from train.data.cutter import Cutter, Slots
 from train.data.stream import SamplesOfVideos, Stream
 from train.data.table import Table
-from train.data.windows import WindowConfig, even_crops, even_starts, random_crop, random_start
+from train.data.windows import (
+    WindowConfig,
+    even_crops,
+    even_starts,
+    frames_at,
+    in_order,
+    random_crop,
+    random_start,
+)
 
 MAX_DAMAGED = 20
 """Samples that may be damaged, one after the other, where one window should be."""
@@ -122,9 +130,11 @@ class TrainWindows(_Windows):
 
     def _cut(self, row: int, rng: np.random.Generator, slots: Slots) -> bool:
         table, config = self._source.table, self._source.config
-        start = random_start(config, int(table.frames_N[row]), rng)
+        n_frames = int(table.frames_N[row])
+        frames_T = frames_at(config, n_frames, random_start(config, n_frames, rng))
         crop = random_crop(config, int(table.height_N[row]), int(table.width_N[row]), rng)
-        return self._source.cutter.cut(row, start, [crop], slots)
+        frames_T = in_order(config, frames_T, rng)
+        return self._source.cutter.cut(row, frames_T, [crop], slots)
 
 
 class EvalWindows(_Windows):
@@ -137,8 +147,10 @@ class EvalWindows(_Windows):
     def _fill(self, number: int, room: _Room) -> None:
         table, config = self._source.table, self._source.config
         row, clip = divmod(number, self._n_clips)
-        start = even_starts(config, int(table.frames_N[row]), self._n_clips)[clip]
+        n_frames = int(table.frames_N[row])
+        frames_T = frames_at(config, n_frames, even_starts(config, n_frames, self._n_clips)[clip])
+        frames_T = in_order(config, frames_T, np.random.default_rng(number))
         size = int(table.height_N[row]), int(table.width_N[row])
         crops = even_crops(config, *size, self.n_crops)
-        if self._source.cutter.cut(row, start, crops, room.next(self.n_crops)):
+        if self._source.cutter.cut(row, frames_T, crops, room.next(self.n_crops)):
             room.filled(self.n_crops, row)

@@ -33,6 +33,7 @@ class WindowConfig:
     crop: int = 224  # side of the square
     hflip: bool = False  # mirror half of the training windows
     scale_flow: bool = False  # flow in pixels of the resized picture, not of the stored one
+    shuffle_frames: bool = False  # in a random order, and their flows alike
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 1), ("stride", 1), ("resize", 0), ("crop", 1)):
@@ -89,6 +90,11 @@ def frames_at(config: WindowConfig, n_frames: int, start: int) -> I64:
     if n_frames < 2:
         raise ValueError(f"a clip of {n_frames} frames has no flow")
     return (start + config.stride * np.arange(config.frames)) % n_frames
+
+
+def in_order(config: WindowConfig, frames_T: I64, rng: np.random.Generator) -> I64:
+    """The frames in the order in which the network sees them."""
+    return rng.permutation(frames_T) if config.shuffle_frames else frames_T
 
 
 def flows_at(frames_T: I64, n_frames: int) -> I64:

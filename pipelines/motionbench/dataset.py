@@ -12,20 +12,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from flowprep.synth import write_video
 from pipelines.motionbench.motions import MOTIONS, PALETTES
 from pipelines.motionbench.render import Scene, draw_scene, render
-from pipelines.motionbench.scales import Scale
+from pipelines.motionbench.scales import Scale, Space
 
 FPS = 25
-Space = Literal["P", "C"]
-"""Label spaces: 12 motions, or 4 palettes x 12 motions."""
-
 SETS = ("train", "val", "test")
 
 
@@ -91,7 +88,7 @@ def write_videos(scale: Scale, folder: Path) -> int:
     missing = [v for v in all_videos(scale) if not (folder / v.path).exists()]
     for name in {video.set for video in missing}:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(_cores()) as pool:
+    with ProcessPoolExecutor(_cores(), get_context("spawn")) as pool:
         for _ in pool.map(partial(_write, scale, folder), missing, chunksize=16):
             pass
     return len(missing)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from train.config import Net, Optim
+
+Space = Literal["P", "C"]
+"""Label spaces: 12 motions, or 4 palettes x 12 motions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,7 @@ class Scale:
     seeds: tuple[int, ...]
     net: Net
     optim: Optim  # epochs are those of the largest training set; smaller ones take as many steps
+    curve_spaces: tuple[Space, ...]  # label spaces of the learning curves
     biases: tuple[float, ...] = ()  # static bias of further training sets
     probe_steps: int = 200
     probe_layers: tuple[str, ...] = ("1a", "2c", "3A", "3c", "4f", "5c")
@@ -45,12 +50,13 @@ TINY = Scale(
     side=48,
     n_frames=5,
     crop=40,
-    n_train=(48, 96),
+    n_train=(96, 144),
     n_val=48,
     n_test=48,
-    seeds=(1, 2),
+    seeds=(1,),
     net=Net(width=0.1),
     optim=Optim(epochs=1, batch=16, precise_bn=2),
+    curve_spaces=("P",),
     probe_steps=4,
     probe_layers=("1a", "3A"),
     gate_clips=48,
@@ -61,11 +67,12 @@ SMALL = Scale(
     n_frames=9,
     crop=56,
     n_train=(240, 480),
-    n_val=240,
+    n_val=192,
     n_test=960,
     seeds=(1, 2, 3),
     net=Net(width=0.25),
-    optim=Optim(epochs=20, batch=16),
+    optim=Optim(epochs=20, batch=16, precise_bn=4),
+    curve_spaces=("P",),
 )
 FULL = Scale(
     name="full",
@@ -78,6 +85,7 @@ FULL = Scale(
     seeds=(1, 2, 3),
     net=Net(),
     optim=Optim(epochs=20, batch=32),
+    curve_spaces=("P", "C"),
     biases=(0.5, 0.9),
     probe_steps=1000,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import defaultdict
@@ -69,6 +68,7 @@ def check_flow(scale: Scale, shards: Path, videos: Sequence[Video]) -> dict[str,
             errors[name].append(found)
     medians = {name: float(np.median(np.concatenate(found))) for name, found in errors.items()}
     return {
+        "engine": info.engine,
         "clips": len(videos),
         "limit_px": GATE_PX,
         "median_epe_px": {name: medians.pop(name) for name in ("all", "patch", "background")},
@@ -99,10 +99,3 @@ def require_flow(found: dict[str, Any]) -> None:
             f"the flow of the shards is off by a median of {told}, {GATE_PX} px are allowed",
             "a teacher of this flow would prove nothing: change the textures or the engine",
         )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    from train.checkpoint import write_whole
-
-    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())

@@ -54,6 +54,8 @@ def curves(results: Results) -> Figure | None:
     ]
     axes.axhline(1 / len(MOTIONS), color="gray", linestyle=":", label="chance")
     axes.set(xlabel="training videos", ylabel="motion top-1 (P)", xscale="log", ylim=(0, 1))
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axes.set_xticks([], minor=True)
     axes.legend()
     return figure if any(drawn) else None
 
@@ -81,8 +83,8 @@ def cost(results: Results) -> Figure | None:
                 right.plot(1e3 * seconds, mean(values), "o", label=f"{arm}, {name}")
                 if name == next(iter(found["engines"])):
                     left.plot(costs[arm]["macs"] / 1e6, mean(values), "o", label=arm)
-    left.set(xlabel="million multiplications a clip", ylabel="composite top-1 (C)")
-    right.set(xlabel="ms a clip, TV-L1 included", xscale="log")
+    left.set(xlabel="million multiplications a clip", ylabel="composite top-1 (C)", ylim=(0, 1))
+    right.set(xlabel="ms a clip, TV-L1 included", xscale="log", ylim=(0, 1))
     left.legend()
     right.legend(fontsize=7)
     return figure

@@ -23,6 +23,10 @@ from train.config import parse
 
 NAMES = [arm.name for arm in ARMS] + list(PAIRS)
 VERDICT = {True: "holds", False: "FAILS", None: "not measured"}
+LABELS = {
+    "tiny": "**Scale `tiny` only proves that the parts fit: its networks learn next to nothing.** ",
+    "small": "**Small: the scale for two CPU cores.** ",
+}
 Rows = list[list[str]]
 
 
@@ -62,10 +66,10 @@ def _head(results: Results) -> list[str]:
     scale = results.scale
     trained = [r for r in results.trained if r["arm"] in ARM]
     where = sorted({_where(r) for r in results.all.values()})
-    size = "" if scale["name"] == "full" else f"**Small: scale `{scale['name']}`.** "
+    label = LABELS.get(scale["name"], "")
     return [
         "# Does the student see motion?",
-        f"{size}{scale['n_train'][-1]:,} training videos of {scale['side']} px and "
+        f"{label}{scale['n_train'][-1]:,} training videos of {scale['side']} px and "
         f"{scale['n_frames']} frames, {scale['n_test']:,} test videos, {len(scale['seeds'])} "
         f"seeds, S3D-G of width {scale['net']['width']:g} on {scale['crop']} px. "
         f"{len(trained)} networks that count are trained so far, in "

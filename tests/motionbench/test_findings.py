@@ -202,7 +202,7 @@ def test_the_page_is_the_same_from_the_same_results_wherever_they_lie(
     for name in names:
         assert (page.parent / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = page.read_text()
-    assert "**Small: scale `small`.**" in text
+    assert "**Small: the scale for two CPU cores.**" in text
     assert "2 cores of some CPU; commit abc; torch 2" in text
     assert "| rgb |  | 50.3 % ± 10.5 |" in text  # of C
     assert text.index("FAILS") < text.index("not measured") < text.index("holds")

@@ -17,8 +17,8 @@ from pipelines.motionbench.motions import PALETTES, Paths, draw_paths, matrix
 N_WAVES = 40
 WAVE_PX = (6.0, 64.0)  # shortest and longest; at the smallest size of a patch still 4 px
 CONTRAST = (20.0, 36.0)  # standard deviation of the gray, in levels of 255
-DRIFT_PX = (0.3, 1.5)  # a frame step
-RADIUS = (0.2, 0.28)  # of the patch, as a share of the picture's side
+DRIFT_PX = (0.2, 1.0)  # a frame step
+RADIUS = (0.24, 0.32)  # of the patch, as a share of the picture's side
 BUMPS = (2, 3, 4, 5)  # of the outline, a turn
 BUMP = 0.12  # of the radius, deviation of each
 NOISE = 1.5  # levels of 255, standard deviation

@@ -34,7 +34,7 @@ def sampled(image: np.ndarray, flow_2HW: np.ndarray) -> np.ndarray:
 
 def shrunk(mask: np.ndarray, px: int = 4) -> np.ndarray:
     kernel = np.ones((2 * px + 1,) * 2, np.uint8)
-    return cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
+    return cv2.erode(mask.astype(np.uint8), kernel, borderValue=0) > 0
 
 
 @pytest.mark.parametrize("motion", EVERY, ids=MOTIONS)
@@ -47,7 +47,7 @@ def test_the_flow_leads_to_the_same_gray(motion: int) -> None:
         for region in (shrunk(patch), behind):
             moved = sampled(pictures[t + 1], flow)
             region &= np.isfinite(moved)
-            assert region.sum() > 50
+            assert region.sum() > 20
             off = np.abs(moved - pictures[t])[region].mean()
             still = np.abs(pictures[t + 1] - pictures[t])[region].mean()
             assert off < 3

@@ -73,6 +73,7 @@ SMALL = Scale(
     net=Net(width=0.25),
     optim=Optim(epochs=20, batch=16, precise_bn=4),
     curve_spaces=("P",),
+    probe_steps=120,
 )
 FULL = Scale(
     name="full",

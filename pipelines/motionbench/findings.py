@@ -78,10 +78,15 @@ class Verdict:
     needed: str
 
 
+def criteria() -> list[dict[str, Any]]:
+    """What must come out, in the order of the file."""
+    listed: list[dict[str, Any]] = tomllib.loads(CRITERIA.read_text(encoding="utf-8"))["criterion"]
+    return listed
+
+
 def verdicts(results: Results) -> list[Verdict]:
     """Of every criterion: what failed first, then what was not measured, then what holds."""
-    table = tomllib.loads(CRITERIA.read_text(encoding="utf-8"))
-    judged = [_judge(results, one) for one in table["criterion"]]
+    judged = [_judge(results, one) for one in criteria()]
     return sorted(judged, key=lambda v: (v.holds is True, v.holds is None))
 
 

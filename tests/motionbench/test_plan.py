@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from flowprep.errors import FlowprepError
 from pipelines.motionbench import bench as bench_module
@@ -14,7 +13,7 @@ from pipelines.motionbench.__main__ import at_once, budget_s
 from pipelines.motionbench.arms import ARM, ARMS, PAIRS
 from pipelines.motionbench.bench import Bench
 from pipelines.motionbench.dataset import Task
-from pipelines.motionbench.findings import CRITERIA
+from pipelines.motionbench.findings import criteria
 from pipelines.motionbench.plan import main_task, plan, tasks
 from pipelines.motionbench.scales import SCALES
 from pipelines.motionbench.training import TrainJob, best_try, tries
@@ -39,7 +38,7 @@ def test_what_is_needed_comes_first_and_nothing_twice(scale: str, tmp_path: Path
 def test_every_arm_of_a_criterion_is_trained_with_every_seed(scale: str, tmp_path: Path) -> None:
     one = bench(tmp_path, scale)
     names = {job.name for job in plan(one)}
-    for criterion in tomllib.loads(CRITERIA.read_text())["criterion"]:
+    for criterion in criteria():
         asked = [criterion.get(who) for who in ("arm", "than", "base", "reference")]
         arms = [a for name in asked if name for a in PAIRS.get(name, (name,))]
         task = main_task(one, criterion.get("space", "C"))

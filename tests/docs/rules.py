@@ -117,6 +117,17 @@ def parse_train(module: str, arguments: Sequence[str]) -> Any:
     return parse(kind, module, list(arguments))
 
 
+def try_motionbench(line: Line, cli: Cli) -> None:
+    """Its own parser takes the options; tests/motionbench/test_whole.py runs it."""
+    from pipelines.motionbench.__main__ import BenchConfig
+    from pipelines.motionbench.page import PageConfig
+    from train.config import parse
+
+    _, _, module, *arguments = line.words
+    kind = {"pipelines.motionbench": BenchConfig, "pipelines.motionbench.page": PageConfig}[module]
+    parse(kind, module, arguments)
+
+
 def try_torchrun(line: Line, cli: Cli) -> None:
     from torch.distributed.run import get_args_parser
 
@@ -181,6 +192,8 @@ def try_docker(line: Line, cli: Cli) -> None:
 RULES: dict[str, Callable[[Line, Cli], None]] = {
     "flowprep": try_flowprep,
     "python -m train.": try_train,
+    "python -m pipelines.motionbench": try_motionbench,
+    "python -m pipelines.motionbench.": try_motionbench,
     "python tests/": try_script,
     "torchrun": try_torchrun,
     "pip install": try_pip,

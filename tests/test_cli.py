@@ -42,6 +42,8 @@ FLAGS = {
     "import": "--help",
     "report": "--help --key --out --samples --seed",
     "show": "--help --max-px --out",
+    "relabel": "--classes --cls --help",
+    "remove": "--help --key --keys --lift",
     "engines": "--help",
     "recipes": "--help",
     "demo": "--executor --help",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +15,15 @@ from flowprep.errors import FlowprepError
 from flowprep.records import Clip, Failure, Video
 from flowprep.run.estimate import planned_bytes
 from flowprep.run.executors import open_pool
+from flowprep.run.held import held
 from flowprep.run.job import ShardJob
-from flowprep.run.prepare import Request, Work, config_toml, load_marks, prepare
+from flowprep.run.members import have_cls
+from flowprep.run.prepare import Request, Work, config_toml, prepare
 from flowprep.run.progress import Display
 from flowprep.run.runlog import logged
 from flowprep.run.schedule import Outcome, Schedule
 from flowprep.run.stages import ClipTask
-from flowprep.shard.commit import finish_swap
+from flowprep.run.stored import load_marks
 from flowprep.shard.index import (
     dataset_bytes,
     failures_bytes,
@@ -33,7 +32,8 @@ from flowprep.shard.index import (
 )
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow, plan_bytes
-from flowprep.storage import exclusive, free_bytes, refuse_url, sha256_file, write_whole
+from flowprep.shard.removed import Removed, removed_bytes
+from flowprep.storage import free_bytes, refuse_url, sha256_file, write_whole
 
 SPARE_BYTES = 64 << 20
 """Room that must be left beyond the estimate, and at any time."""
@@ -70,37 +70,6 @@ def extract(request: Request, display: Display) -> Summary:
         return _extract(request, layout, display)
 
 
-@contextmanager
-def held(layout: Layout, out: str) -> Iterator[None]:
-    """The dataset is ours alone, and what a crash has left half done in it is ended.
-
-    Raises FlowprepError when another process has it.
-    """
-    is_new = not layout.out.exists()
-    _make_folders(layout, out)
-    with exclusive(layout.lock, out):
-        try:
-            shutil.rmtree(layout.scratch, ignore_errors=True)
-            layout.scratch.mkdir()
-            layout.swap.mkdir(exist_ok=True)
-            for interrupted in sorted(layout.swap.iterdir()):
-                finish_swap(layout, interrupted.name)
-            yield
-        finally:
-            shutil.rmtree(layout.scratch, ignore_errors=True)
-            with suppress(OSError):  # a shard is left in it
-                layout.swap.rmdir()
-            layout.lock.unlink(missing_ok=True)
-            _remove_empty([layout.marks, layout.internal, *([layout.out] if is_new else [])])
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """What a run that came to nothing has made, inner ones first."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
-
-
 def dataset_layout(out: str) -> Layout:
     """Where the dataset goes. Raises FlowprepError when something else lies there."""
     layout = Layout(refuse_url(out, "--out").resolve())
@@ -112,16 +81,6 @@ def dataset_layout(out: str) -> Layout:
     if not nearest.is_dir():
         raise FlowprepError(f"--out {out}: {nearest} is a file", "give a folder")
     return layout
-
-
-def _make_folders(layout: Layout, out: str) -> None:
-    try:
-        layout.marks.mkdir(parents=True, exist_ok=True)
-        layout.lock.touch()
-    except OSError as error:
-        raise FlowprepError(
-            f"--out {out}: {error.strerror}", "give a folder you can write to"
-        ) from error
 
 
 def _extract(request: Request, layout: Layout, display: Display) -> Summary:
@@ -149,6 +108,8 @@ def _is_finished(layout: Layout) -> bool:
 
 def _save_plan(layout: Layout, work: Work) -> None:
     classes = "".join(f"{name}\n" for name in work.classes).encode()
+    if not layout.removed.exists():
+        write_whole(layout.removed, removed_bytes(Removed()), layout.scratch)
     if not layout.config.exists():
         write_whole(layout.config, config_toml(work), layout.scratch)
     write_whole(layout.classes, classes, layout.scratch)
@@ -168,6 +129,7 @@ def check_space(request: Request, layout: Layout, work: Work) -> None:
 
 def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
     """What workers need to make the shards that are left; finished samples are kept."""
+    told = _tar_labels(layout, work)
     videos = {video.path: video for video in work.videos}
     rows = defaultdict[str, list[PlanRow]](list)
     for row in work.rows:
@@ -179,8 +141,10 @@ def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
             out=layout.out,
             settings=work.settings,
             tasks=[
-                _task(row, work.clips.get(row.key), videos.get(row.path)) for row in rows[shard]
+                _task(row, told[row.key], work.clips.get(row.key), videos.get(row.path))
+                for row in rows[shard]
             ],
+            labels={r.key: r.label for r in rows[shard] if r.label != told[r.key]},
             class_index={name: i for i, name in enumerate(work.classes)},
             versions=work.versions,
             keep=work.retry[shard].samples if shard in work.retry else [],
@@ -189,20 +153,28 @@ def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
     ]
 
 
-def _task(row: PlanRow, clip: Clip | None, video: Video | None) -> ClipTask:
+def _tar_labels(layout: Layout, work: Work) -> dict[str, str]:
+    """Key -> the label that a sample's own json and .cls shall tell: where the samples have no .cls
+    none; otherwise what they told before, or the label of the plan.
+    """
+    bare = have_cls(layout) is False
+    return {row.key: work.tar_labels.get(row.key, "" if bare else row.label) for row in work.rows}
+
+
+def _task(row: PlanRow, label: str, clip: Clip | None, video: Video | None) -> ClipTask:
     if clip is None or video is None:
         clip = Clip(
             key=row.key,
             path=row.path,
             number=int(row.key.rpartition("-")[2]),
-            label=row.label,
+            label=label,
             split=row.split,
             source_index=np.empty(0, np.int64),
             reason="missing",
             message="no longer in the source",
         )
     return ClipTask(
-        clip=clip,
+        clip=replace(clip, label=label),
         media=video.media if video else None,
         size_bytes=video.size_bytes if video else -1,
         mtime_ns=video.mtime_ns if video else -1,

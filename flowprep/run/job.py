@@ -36,6 +36,7 @@ class ShardJob:
     class_index: dict[str, int]
     versions: dict[str, str]
     keep: list[SampleRow] = field(default_factory=list)  # samples of the old tar to copy
+    labels: dict[str, str] = field(default_factory=dict)  # key -> label, if not the task's
     failed: list[Failure] = field(default_factory=list)  # clips that are not tried again
     suspects: frozenset[str] = frozenset()  # keys of clips that a worker died on
 
@@ -86,7 +87,7 @@ def _results(maker: Maker, writer: ShardWriter, isolate: Isolate) -> Iterator[Sa
     made = _outcomes(maker, todo, isolate)
     for task in job.tasks:
         if task.clip.key in kept:
-            yield _copied(job, writer, kept[task.clip.key])
+            yield _kept(job, writer, kept[task.clip.key])
             continue
         if task.clip.key in failed:
             yield failed[task.clip.key]
@@ -97,7 +98,7 @@ def _results(maker: Maker, writer: ShardWriter, isolate: Isolate) -> Iterator[Sa
             continue
         with maker.clock.stage("tar"):
             placed = writer.add(outcome.info.key, outcome.members)
-        yield sample_row(outcome.info, placed)
+        yield _indexed(job, sample_row(outcome.info, placed))
 
 
 def _outcomes(maker: Maker, tasks: list[ClipTask], isolate: Isolate) -> Iterator[Encoded | Broken]:
@@ -125,18 +126,29 @@ def _failure(broken: Broken) -> Failure:
     )
 
 
-def _copied(job: ShardJob, writer: ShardWriter, row: SampleRow) -> SampleRow:
+def _kept(job: ShardJob, writer: ShardWriter, row: SampleRow) -> SampleRow:
     """A healthy sample of the shard as it was, byte for byte."""
+    copy = copy_sample(writer, Layout(job.out).tar(job.shard), row)
+    if copy.sha256 != row.sha256:
+        raise OSError(f"{job.shard}.tar: sample {row.key} is damaged; flowprep verify says more")
+    return copy
+
+
+def copy_sample(writer: ShardWriter, tar: Path, row: SampleRow) -> SampleRow:
+    """Append a sample of another tar: its row there, with the hash of the bytes that were found."""
     suffixes = ("cls", "flow", "json", "rgb")
     places = {s: (getattr(row, f"{s}_offset"), getattr(row, f"{s}_size")) for s in suffixes}
     old = Placed(row.sample_offset, row.sample_size, row.sha256, places)
-    new = writer.copy(Layout(job.out).tar(job.shard), old)
-    if new.sha256 != row.sha256:
-        raise OSError(f"{job.shard}.tar: sample {row.key} is damaged; flowprep verify says more")
+    new = writer.copy(tar, old)
     moved: dict[str, Any] = {
         f"{s}_offset": offset if places[s][0] >= 0 else -1 for s, (offset, _) in new.members.items()
     }
-    return replace(row, sample_offset=new.offset, **moved)
+    return replace(row, sample_offset=new.offset, sha256=new.sha256, **moved)
+
+
+def _indexed(job: ShardJob, row: SampleRow) -> SampleRow:
+    label = job.labels.get(row.key, row.label)
+    return replace(row, label=label, label_index=job.class_index.get(label, -1))
 
 
 def sample_row(info: SampleInfo, placed: Placed) -> SampleRow:
@@ -151,6 +163,8 @@ def sample_row(info: SampleInfo, placed: Placed) -> SampleRow:
     }
     return SampleRow(
         **columns,
+        tar_label=info.label,
+        tar_label_index=info.label_index,
         start_s=info.pts_s[0],
         end_s=info.pts_s[-1],
         sample_offset=placed.offset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
@@ -27,15 +28,17 @@ def make_plan(
     """`old` extended by the clips it does not know, in new shards.
 
     Rows of committed shards (or with these keys, when `frozen` is given) stay as they are; other
-    old rows follow their clip, and go when it has gone, unless their shard is committed. Raises
-    FlowprepError when two clips would get one key.
+    old rows follow their clip, and go when it has gone, unless their shard is committed: then they
+    keep their label too, which may be another than the source has. Raises FlowprepError when two
+    clips would get one key.
     """
     current = _by_key(clips)
     kept = []
     for row in old:
         is_frozen = row.shard in committed if frozen is None else row.key in frozen
         if row.key in current and not is_frozen:
-            kept.append(_row(row.shard, current[row.key]))
+            now = _row(row.shard, current[row.key])
+            kept.append(replace(now, label=row.label) if row.shard in committed else now)
         elif row.shard in committed:
             kept.append(row)
     known = {row.key for row in kept}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from flowprep import __version__, manifest
-from flowprep.clips import clips_of
 from flowprep.codec.base import CODECS, Kind
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
@@ -17,12 +16,16 @@ from flowprep.quantize import make_quantizer
 from flowprep.records import Clip, Video
 from flowprep.run.executors import Resources, choose_engine
 from flowprep.run.labelling import labelled
+from flowprep.run.members import check_members
 from flowprep.run.plan import class_list, make_plan
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
-from flowprep.shard.index import Mark, load_mark
+from flowprep.run.removed import kept_clips, kept_videos, known_removed
+from flowprep.run.stored import load_classes, planned, retried
+from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.plan import PlanRow, load_plan
+from flowprep.shard.plan import PlanRow
+from flowprep.shard.removed import Removed
 from flowprep.sources import Source, read_listed, read_source
 from flowprep.storage import write_whole
 
@@ -58,6 +61,7 @@ class Work:
     versions: dict[str, str]
     committed: set[str]  # shards that have a mark
     retry: dict[str, Mark]  # committed shards with failures to try again
+    tar_labels: dict[str, str] = field(default_factory=dict)  # key -> what its sample told before
 
     @property
     def todo(self) -> list[str]:
@@ -72,15 +76,22 @@ def prepare(request: Request, layout: Layout, display: Display, dry: bool = Fals
     for note in source.notes:
         display.note(note)
     settings, versions = _frozen(request, layout, display)
-    old = _planned(layout)
+    old = planned(layout)
     places, report = request.annotations, request.join_report
     source, class_order = labelled(source, settings.labels, places, report, old, display)
-    videos = _probed(request, layout, display, source, dry)
-    clips = [clip for video in videos for clip in clips_of(video, settings)]
+    removed = known_removed(layout)
+    wanted = replace(source, videos=kept_videos(source.videos, removed))
+    videos = _probed(request, layout, display, wanted, removed, dry)
+    videos, clips = kept_clips(videos, settings, removed)
+    if n_out := len({v.path for v in source.videos if removed.has_part(v.path)}):
+        display.note(f"{n_out} videos of the source were removed, or clips of them, and stay out")
     committed = set(layout.committed())
-    frozen, retry = _retry(layout) if request.retry_failed else (None, {})
+    frozen, retry = retried(layout) if request.retry_failed else (None, {})
     rows = make_plan(clips, settings, old, committed, frozen)
     _tell_settled(rows, clips, display)
+    again = {failure.key for mark in retry.values() for failure in mark.failures}
+    made = {row.key for row in rows if row.shard in committed} - again
+    check_members(layout, [row for row in rows if row.key not in made], display)
     return Work(
         source=source,
         videos=videos,
@@ -194,11 +205,17 @@ def _check_codec(flag: str, name: str, kind: Kind, what: str) -> None:
 
 
 def _probed(
-    request: Request, layout: Layout, display: Display, source: Source, dry: bool
+    request: Request,
+    layout: Layout,
+    display: Display,
+    source: Source,
+    removed: Removed,
+    dry: bool,
 ) -> list[Video]:
     def save(videos: list[Video]) -> None:
         """What is known so far, for the next run; all of it is written with the plan."""
         if not dry and len(videos) < len(source.videos):
+            videos = [video for video in videos if not removed.has_part(video.path)]
             layout.dataset.unlink(missing_ok=True)
             write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
 
@@ -212,42 +229,6 @@ def _probed(
     except Exception:  # noqa: BLE001 - damaged parquet raises anything; the files are probed again
         cached = []
     return manifest.refresh(source.videos, cached, probe, save, again=request.retry_failed)
-
-
-def _planned(layout: Layout) -> list[PlanRow]:
-    try:
-        return load_plan(layout.plan)
-    except Exception as error:  # damaged parquet raises anything
-        raise FlowprepError(
-            f"{layout.plan} is damaged: {error}", "put a copy of it back, or use another --out"
-        ) from error
-
-
-def load_marks(layout: Layout) -> list[Mark]:
-    """The commit marks, by name of shard. Raises FlowprepError when one is damaged."""
-    marks = []
-    for shard in layout.committed():
-        try:
-            marks.append(load_mark(layout.mark(shard)))
-        except ValueError as error:
-            raise FlowprepError(
-                f"{layout.mark(shard)}: {error}", "delete it, and the shard is made again"
-            ) from error
-    return marks
-
-
-def _retry(layout: Layout) -> tuple[set[str], dict[str, Mark]]:
-    """(keys of finished samples, shards that have failures)."""
-    marks = load_marks(layout)
-    finished = {row.key for mark in marks for row in mark.samples}
-    return finished, {mark.shard: mark for mark in marks if mark.failures}
-
-
-def load_classes(layout: Layout) -> list[str]:
-    """Class names by index."""
-    if not layout.classes.exists():
-        return []
-    return layout.classes.read_text(encoding="utf-8").splitlines()
 
 
 def config_toml(work: Work) -> bytes:

@@ -127,6 +127,7 @@ def work_of(
     _require_root(source, wanted)
     now = {v.path: v for v in _now(site, source, wanted)}
     videos = [video for video in source.videos if video.path in wanted]
+    planned = {row.key for row in known.rows}  # what was removed is not
     clips = [_as_now(clip, now[clip.path]) for v in videos for clip in clips_of(v, known.settings)]
     site.told.left = _unknown_and_gone(site, marks, keep, now)
     todo = {shard: rows for shard, rows in keep.items() if shard not in site.told.left}
@@ -134,12 +135,13 @@ def work_of(
     return Work(
         source=source,
         videos=list(now.values()),
-        clips={clip.key: clip for clip in clips},
+        clips={clip.key: clip for clip in clips if clip.key in planned},
         rows=known.rows,
         classes=site.layout.classes.read_text(encoding="utf-8").splitlines(),
         settings=known.settings,
         versions=installed_versions(),
         committed=known.planned.keys() - todo.keys(),
+        tar_labels={r.key: r.tar_label for mark in old.values() for r in mark.samples},
         retry={shard: replace(mark, samples=todo[shard]) for shard, mark in old.items()},
     )
 

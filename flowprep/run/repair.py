@@ -14,13 +14,15 @@ from pathlib import Path
 from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.records import Video
-from flowprep.run.extract import held
+from flowprep.run.held import held
 from flowprep.run.prepare import installed_versions
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
 from flowprep.run.rebuild import Order, Repaired, Site, kept_samples, rebuild, work_of
+from flowprep.run.removed import kept_clips, kept_videos, known_removed
 from flowprep.run.salvage import (
     Marks,
+    classes_fit,
     is_vouched,
     load_known,
     restored_classes,
@@ -105,19 +107,10 @@ def _marks(site: Site) -> Marks:
 
 
 def _restore_classes(site: Site, marks: Marks) -> None:
-    path = site.layout.classes
-    data = restored_classes(site.known, [mark for mark in marks.values() if mark])
+    path, found = site.layout.classes, [mark for mark in marks.values() if mark]
     vouched = is_vouched(path, site.known.files)
-    if not vouched and (site.known.files or not _holds(path, data)):
-        site.write(path, data)
-
-
-def _holds(path: Path, classes: bytes) -> bool:
-    """Whether a file lists the same classes; the order of those without samples is its own."""
-    try:
-        return sorted(path.read_bytes().splitlines()) == sorted(classes.splitlines())
-    except OSError:
-        return False
+    if not vouched and (site.known.files or not classes_fit(site.known, found)):
+        site.write(path, restored_classes(site.known, found))
 
 
 def _source(site: Site) -> Source:
@@ -152,7 +145,10 @@ def _probed(site: Site, place: Path) -> Source:
         found = probe_all(source.root, limits, videos, reader)
         return site.display.probing(found, len(videos))
 
-    videos = manifest.refresh(source.videos, [], probe, lambda videos: None)
+    removed = known_removed(site.layout)
+    kept = kept_videos(source.videos, removed)
+    videos = manifest.refresh(kept, [], probe, lambda videos: None)
+    videos, _ = kept_clips(videos, site.known.settings, removed)
     site.write(site.layout.manifest, manifest.to_bytes(videos))
     if site.known.files and not is_vouched(site.layout.manifest, site.known.files):
         site.display.note("the manifest tells of the videos as they are now: not all are as before")

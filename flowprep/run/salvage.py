@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from flowprep.config import Settings, load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.records import Failure
+from flowprep.run.removed import known_removed
 from flowprep.shard.index import (
     Mark,
     dali_idx,
@@ -48,6 +49,7 @@ class Known:
     rows: list[PlanRow]
     files: dict[str, str]  # name of a table -> sha256; {} when dataset.json is damaged or not there
     marks: dict[str, str]  # shard -> sha256 of its mark; {} likewise
+    vouched_classes: list[str]  # [] likewise
     n_failures: int | None  # None likewise
     samples: dict[str, list[SampleRow]] = field(default_factory=lambda: defaultdict(list))
     failures: dict[str, list[Failure]] = field(default_factory=lambda: defaultdict(list))
@@ -62,13 +64,14 @@ class Known:
 
 
 def load_known(layout: Layout) -> Known:
-    """Raises FlowprepError when the plan or the settings are damaged."""
+    """Raises FlowprepError when the plan, the settings or what was removed are damaged."""
     try:
         dataset = load_dataset(plain(layout.dataset))
     except (ValueError, OSError):
-        dataset = {"files": {}, "shards": {}, "failures": None}
+        dataset = {"files": {}, "shards": {}, "classes": [], "failures": None}
     files: dict[str, str] = dataset["files"]
     table, rows = _config(layout, files), _plan(layout, files)
+    known_removed(layout)
     known = Known(
         layout=layout,
         settings=settings_from(table["settings"], str(layout.config)),
@@ -78,6 +81,7 @@ def load_known(layout: Layout) -> Known:
         rows=rows,
         files=files,
         marks=dataset["shards"],
+        vouched_classes=dataset["classes"],
         n_failures=dataset["failures"],
     )
     if is_vouched(layout.failures, files):
@@ -203,12 +207,41 @@ def is_whole(layout: Layout, mark: Mark) -> bool:
 
 
 def restored_classes(known: Known, marks: Iterable[Mark]) -> bytes:
-    """classes.txt out of the first run's and the samples; what is left fills the gaps by name."""
-    by_index = dict(enumerate(known.classes)) | {
-        row.label_index: row.label for mark in marks for row in mark.samples if row.label_index >= 0
-    }
+    """classes.txt out of dataset.json, or else out of the samples and of the first run's classes:
+    what is left fills the gaps by name, and what nothing names any more is unknown-<index>.
+    """
+    if known.vouched_classes:
+        return _lines(known.vouched_classes)
+    by_index = dict(enumerate(known.classes))
+    by_index |= {index: label for mark in marks for index, label in _classes_of(mark)}
     labels = {row.label for row in known.rows if row.label}
     rest = iter(sorted(labels - set(by_index.values())))
-    n_classes = max(len(labels | set(by_index.values())), max(by_index, default=-1) + 1)
-    names = [by_index[i] if i in by_index else next(rest, "") for i in range(n_classes)]
+    n = max(len(labels | set(by_index.values())), max(by_index, default=-1) + 1)
+    return _lines([by_index[i] if i in by_index else next(rest, f"unknown-{i}") for i in range(n)])
+
+
+def _classes_of(mark: Mark) -> Iterator[tuple[int, str]]:
+    """(index, name) as the samples have it, now and when they were written."""
+    for row in mark.samples:
+        if row.label:
+            yield row.label_index, row.label
+        if row.tar_label:
+            yield row.tar_label_index, row.tar_label
+
+
+def _lines(names: Iterable[str]) -> bytes:
     return "".join(f"{name}\n" for name in names).encode()
+
+
+def classes_fit(known: Known, marks: Iterable[Mark]) -> bool:
+    """Whether classes.txt has every label of the plan, where the samples and the first run
+    say that it is.
+    """
+    try:
+        names = plain(known.layout.classes).read_text(encoding="utf-8").splitlines()
+    except (ValueError, OSError):
+        return False
+    stated = {pair for mark in marks for pair in _classes_of(mark)}
+    stated |= set(enumerate(known.classes))
+    fits = stated <= set(enumerate(names)) and {r.label for r in known.rows} <= {"", *names}
+    return fits and len(names) == len(set(names))

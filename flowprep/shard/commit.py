@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flowprep.shard.index import Mark, dali_idx
+from flowprep.shard.index import Mark, dali_idx, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.storage import flush_to_disk, publish, write_whole
 
@@ -57,6 +57,8 @@ def finish_swap(layout: Layout, shard: str) -> None:
     if (ready / "mark").exists():
         layout.mark(shard).unlink(missing_ok=True)
         flush_to_disk(layout.marks)
+        if not load_mark(ready / "mark").samples:
+            layout.tar(shard).unlink(missing_ok=True)
     finals = {"tar": layout.tar(shard), "idx": layout.idx(shard), "mark": layout.mark(shard)}
     for name, final in finals.items():
         if (ready / name).exists():

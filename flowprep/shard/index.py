@@ -154,12 +154,13 @@ class _Dataset:
     frames: int
     flows: int
     bytes: int
+    classes: list[str]
     files: dict[str, str]
     shards: dict[str, str]
 
 
 def dataset_bytes(layout: Layout, marks: list[Mark], fingerprint: str) -> bytes:
-    """dataset.json: totals, the hash of every other file, and of itself."""
+    """dataset.json: totals, the classes, the hash of every other file, and of itself."""
     body = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
@@ -169,6 +170,7 @@ def dataset_bytes(layout: Layout, marks: list[Mark], fingerprint: str) -> bytes:
         "frames": sum(row.n_frames for m in marks for row in m.samples),
         "flows": sum(row.n_flows for m in marks for row in m.samples),
         "bytes": sum(m.tar_bytes for m in marks),
+        "classes": layout.classes.read_bytes().decode(errors="replace").splitlines(),
         "files": {path.name: sha256_file(path) for path in layout.tables},
         "shards": {m.shard: hashlib.sha256(m.to_json()).hexdigest() for m in marks},
     }

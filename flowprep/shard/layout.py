@@ -53,6 +53,15 @@ class Layout:
         return self.internal / "classes.txt"
 
     @property
+    def removed(self) -> Path:
+        return self.internal / "removed.parquet"
+
+    @property
+    def pending(self) -> Path:
+        """A change of labels or a removal that is decided and not finished."""
+        return self.internal / "pending.json"
+
+    @property
     def index(self) -> Path:
         return self.internal / "index.parquet"
 
@@ -72,7 +81,8 @@ class Layout:
     @property
     def tables(self) -> list[Path]:
         """The files of the whole dataset that `dataset.json` vouches for."""
-        return [self.config, self.manifest, self.plan, self.classes, self.index, self.failures]
+        made = [self.index, self.failures]
+        return [self.config, self.manifest, self.plan, self.classes, self.removed, *made]
 
     def tar(self, shard: str) -> Path:
         return self.out / f"{shard}.tar"

@@ -108,6 +108,7 @@ class SampleRow:
 
     `sample_offset`..`+sample_size` covers headers, members and padding: the bytes `sha256` is of.
     Member offsets point at the data, behind the tar header; -1 and 0 where there is no such member.
+    `label` is what holds; `tar_label*` is what the sample's json and .cls tell, which may be older.
     """
 
     key: str
@@ -116,6 +117,8 @@ class SampleRow:
     split: str
     label: str
     label_index: int
+    tar_label: str
+    tar_label_index: int
     n_frames: int
     n_flows: int
     height: int

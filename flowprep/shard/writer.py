@@ -43,11 +43,11 @@ class ShardWriter:
         return self._placed(start, places)
 
     def copy(self, source: Path, placed: Placed) -> Placed:
-        """Append a sample of another tar byte for byte."""
+        """Append a sample of another tar byte for byte; what the file lacks of it is zeros."""
         start = self._tar.offset
         with source.open("rb") as file:
             file.seek(placed.offset)
-            data = file.read(placed.size)
+            data = file.read(placed.size).ljust(placed.size, b"\0")
         self._file.write(data)
         self._tar.offset += len(data)
         moved = start - placed.offset

@@ -23,8 +23,9 @@ from flowprep.shard.reader import (
 from flowprep.shard.schema import SampleInfo, SampleRow, member_suffixes
 from flowprep.storage import oddity
 
-COMPARED = sorted({f.name for f in fields(SampleInfo)} & {f.name for f in fields(SampleRow)})
-"""What a sample's json and its row of the index both tell."""
+BOTH = {f.name for f in fields(SampleInfo)} & {f.name for f in fields(SampleRow)}
+COMPARED = sorted(BOTH - {"label", "label_index"})
+"""What a sample's json and its row of the index both tell, beside the label."""
 MEAN_TOLERANCE_PX = 0.25
 """Most that a lossy codec may move the mean flow of a clip."""
 
@@ -66,7 +67,8 @@ def _problems(
     if read_at(path, row) != sample:
         yield "does not lie where the index says"
     yield from _row_problems(info, row)
-    yield from _metadata_problems(sample, info, classes)
+    yield from _label_problems(sample, info, row, classes)
+    yield from _metadata_problems(sample, info)
     yield from _guarded("RGB", _rgb_problems(sample, info))
     yield from _guarded("flow", _flow_problems(sample, info))
 
@@ -86,7 +88,22 @@ def _row_problems(info: SampleInfo, row: SampleRow) -> Iterator[str]:
         yield "the index has other times"
 
 
-def _metadata_problems(sample: Sample, info: SampleInfo, classes: list[str]) -> Iterator[str]:
+def _label_problems(
+    sample: Sample, info: SampleInfo, row: SampleRow, classes: list[str]
+) -> Iterator[str]:
+    told, known = (info.label, info.label_index), (row.tar_label, row.tar_label_index)
+    if told != known:
+        yield f"label is {told}, the index says that the tar has {known}"
+    for label, index in {told, (row.label, row.label_index)}:
+        if label and (index < 0 or classes[index : index + 1] != [label]):
+            yield f"label {label!r} is not class {index}"
+        if not label and index != -1:
+            yield f"label_index is {index} without a label"
+    if info.label_index >= 0 and sample.members.get("cls") != str(info.label_index).encode():
+        yield f"cls is {sample.members.get('cls')!r}, {info.label_index} expected"
+
+
+def _metadata_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:
     if list(sample.members) != member_suffixes(info):
         yield f"members {list(sample.members)}, {member_suffixes(info)} expected"
     if info.n_flows != info.n_frames - 1 or info.n_frames < 2:
@@ -98,10 +115,6 @@ def _metadata_problems(sample: Sample, info: SampleInfo, classes: list[str]) -> 
         yield "a frame is its successor's copy: source_index does not ascend"
     if min(np.diff(info.pts_s), default=1) < 0:
         yield "pts_s descends"
-    if info.label_index >= 0 and classes[info.label_index : info.label_index + 1] != [info.label]:
-        yield f"label {info.label!r} is not class {info.label_index}"
-    if info.label_index >= 0 and sample.members.get("cls") != str(info.label_index).encode():
-        yield f"cls is {sample.members.get('cls')!r}, {info.label_index} expected"
 
 
 def _rgb_problems(sample: Sample, info: SampleInfo) -> Iterator[str]:

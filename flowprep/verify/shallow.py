@@ -82,6 +82,9 @@ def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
         yield from _check_tables(layout, dataset, marks)
         yield from _check_marks(layout, dataset, marks)
         yield from _check_totals(layout, dataset, marks)
+    if os.path.lexists(layout.pending):
+        message = "flowprep relabel or remove was interrupted: run it again, or --repair"
+        yield Finding(code="incomplete", file=relative(layout, layout.pending), message=message)
     yield from _check_plan(layout, marks)
     yield from _unexpected(layout, {mark.shard: mark for mark in marks}, dataset)
 
@@ -180,7 +183,7 @@ def _unexpected(
     layout: Layout, marks: dict[str, Mark], dataset: dict[str, Any]
 ) -> Iterator[Finding]:
     shards = set(marks) | set(dataset.get("shards", {})) | set(layout.committed())
-    expected = {layout.dataset, layout.runs, *layout.tables}
+    expected = {layout.dataset, layout.runs, layout.pending, *layout.tables}
     if (odd := oddity(layout.runs)) not in ("", "is missing"):
         yield Finding(code="unexpected-file", file=relative(layout, layout.runs), message=odd)
     for shard in shards:

@@ -76,6 +76,14 @@ class Repair(Extract):
         return [*FLOWPREP, "verify", *places, *self.options, *more]
 
 
+@dataclass(frozen=True)
+class Running(Extract):
+    """`flowprep COMMAND SHARDS ...`; `src` is the name of the command."""
+
+    def command(self, out: Path, *more: str) -> list[str]:
+        return [*FLOWPREP, str(self.src), str(out), *more]
+
+
 def _video(path: Path, seed: int, n_frames: int = 6, side_px: int = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, render(Motion(dx_px=1.0 + seed % 3), n_frames, side_px, side_px, seed), 25)
@@ -116,3 +124,8 @@ def extracting() -> type[Extract]:
 @pytest.fixture(scope="session")
 def repairing() -> type[Repair]:
     return Repair
+
+
+@pytest.fixture(scope="session")
+def running() -> type[Running]:
+    return Running

@@ -209,7 +209,7 @@ def test_two_runs_into_one_folder(run: Any, out: Path, tree: Tree) -> None:
         second = run.run(out)
         first.communicate(timeout=60)
     assert (first.returncode, second.code) == (FAILURES, 2)
-    assert "in use by another flowprep extract" in second.said
+    assert "in use by another flowprep command" in second.said
     assert "Traceback" not in second.said
     assert verify(out) == []
     assert not (out / "_flowprep" / "lock").exists()

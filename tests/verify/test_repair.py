@@ -114,7 +114,7 @@ def _damage_some(out: Path, rng: random.Random) -> None:
 
     When all that tells of a failure is among them, it counts as a new one.
     """
-    lost = ("plan.parquet", "config.toml")
+    lost = ("plan.parquet", "config.toml", "removed.parquet")
     files = [p for p in sorted(out.rglob("*")) if p.is_file() and p.name not in lost]
     for path in rng.sample(files, rng.randint(1, 6)):
         damage = DAMAGES[rng.choice(sorted(DAMAGES))]
@@ -153,7 +153,7 @@ def test_no_mark_is_left(dataset: Path, contents: Contents, repair: Cli) -> None
     _assert_only({n for n in before if MARKS in n}, before, contents(dataset))
 
 
-@pytest.mark.parametrize("name", ["plan.parquet", "config.toml"])
+@pytest.mark.parametrize("name", ["plan.parquet", "config.toml", "removed.parquet"])
 @pytest.mark.parametrize("also", ["", "dataset.json"])
 def test_what_nothing_else_holds_is_told(
     name: str, also: str, dataset: Path, contents: Contents, cli: Cli

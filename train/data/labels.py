@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 
 from flowprep.errors import FlowprepError
+from flowprep.shard.labels import read_labels
 from train.data.splits import SPLITS
-
-KEYS = ("key", "path")
-HINT = "columns: path or key; label; split (or split1, split2, ... with --split)"
 
 
 @dataclass(frozen=True)
@@ -40,10 +34,8 @@ def join_labels(index: Any, path: Path, split: int) -> tuple[Any, JoinReport]:
     Without a column of splits samples stay in theirs. Raises FlowprepError for a table that cannot
     be read, that names something twice or another split than SPLITS, or that matches nothing.
     """
-    table = _read(path)
-    by = _key_column(path, table)
+    table, by = read_labels(path)
     split_column = _split_column(path, table, split)
-    _check_unique(path, table[by])
     row_N = pc.index_in(index[by], value_set=table[by])
     new = index.set_column(
         index.schema.get_field_index("label"), "label", table["label"].take(row_N)
@@ -65,50 +57,6 @@ def _is_told(column: Any) -> Any:
     return pc.not_equal(pc.fill_null(column, ""), "")
 
 
-def _read(path: Path) -> Any:
-    """A table of strings."""
-    try:
-        table = _parsed(path)
-        return table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
-    except FileNotFoundError:
-        raise FlowprepError(f"no such file: {path}", "check --labels") from None
-    except (pa.ArrowException, OSError) as error:
-        raise FlowprepError(f"{path} does not read: {error}", HINT) from error
-
-
-def _parsed(path: Path) -> Any:
-    kind = path.suffix.lower()
-    if kind == ".parquet":
-        table = pq.read_table(path)
-    elif kind == ".jsonl":
-        table = pyarrow.json.read_json(path)
-    elif kind == ".csv":
-        table = _csv(path)
-    else:
-        raise FlowprepError(f"--labels {path} is not usable", "give a .csv, .parquet or .jsonl")
-    wanted = [n for n in table.column_names if n in (*KEYS, "label") or n.startswith("split")]
-    return table.select(wanted)
-
-
-def _csv(path: Path) -> Any:
-    """Every column as text: "01" is a label, not a number."""
-    names = pyarrow.csv.open_csv(path).schema.names
-    text = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-    )
-    return pyarrow.csv.read_csv(path, convert_options=text)
-
-
-def _key_column(path: Path, table: Any) -> str:
-    found = [name for name in KEYS if name in table.column_names]
-    if len(found) != 1 or "label" not in table.column_names:
-        has = ", ".join(table.column_names) or "none of them"
-        raise FlowprepError(f"{path} has not the columns that are needed: {has}", HINT)
-    if not len(table):
-        raise FlowprepError(f"{path} has no row", HINT)
-    return found[0]
-
-
 def _split_column(path: Path, table: Any, split: int) -> str:
     """The column of splits to take, "" where the table has none and none is asked for."""
     name = f"split{split}" if split else "split"
@@ -126,12 +74,3 @@ def _split_column(path: Path, table: Any, split: int) -> str:
             f"allowed: {', '.join(SPLITS)}, or nothing for what this split does not use",
         )
     return name
-
-
-def _check_unique(path: Path, column: Any) -> None:
-    counts = pc.value_counts(column)
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(twice):
-        raise FlowprepError(
-            f"{path} has {twice[0]['values']} more than once", "leave one row for each"
-        )

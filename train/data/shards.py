@@ -94,6 +94,8 @@ def vouched(layout: Layout) -> str:
     Raises FlowprepError when it, or a table that is read here, is not as flowprep wrote it.
     """
     hint = f"run flowprep verify {layout.out}"
+    if layout.pending.exists():
+        raise FlowprepError(f"{layout.out} is being changed, or that was interrupted", hint)
     try:
         body = load_dataset(_regular(layout.dataset))
         for path in (layout.index, layout.classes, layout.config):

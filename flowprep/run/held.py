@@ -1,0 +1,90 @@
+"""A dataset that is ours alone, with nothing half done in it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flowprep.errors import FlowprepError
+from flowprep.run.living import finish_pending
+from flowprep.shard.commit import finish_swap
+from flowprep.shard.index import Mark, load_dataset, load_mark
+from flowprep.shard.layout import Layout
+from flowprep.storage import exclusive, plain, refuse_url, sha256_file
+
+
+@contextmanager
+def held(layout: Layout, out: str) -> Iterator[None]:
+    """The dataset is ours alone, and what a crash has left half done in it is ended.
+
+    Raises FlowprepError when another process has it.
+    """
+    is_new = not layout.out.exists()
+    _make_folders(layout, out)
+    with exclusive(layout.lock, out, "command"):
+        try:
+            shutil.rmtree(layout.scratch, ignore_errors=True)
+            layout.scratch.mkdir()
+            layout.swap.mkdir(exist_ok=True)
+            for interrupted in sorted(layout.swap.iterdir()):
+                finish_swap(layout, interrupted.name)
+            finish_pending(layout)
+            yield
+        finally:
+            shutil.rmtree(layout.scratch, ignore_errors=True)
+            with suppress(OSError):  # a shard is left in it
+                layout.swap.rmdir()
+            layout.lock.unlink(missing_ok=True)
+            _remove_empty([layout.marks, layout.internal, *([layout.out] if is_new else [])])
+
+
+@contextmanager
+def finished(out: str) -> Iterator[tuple[Layout, list[Mark]]]:
+    """A finished dataset that is ours alone, and its commit marks.
+
+    Raises FlowprepError when there is none, when it is not finished, or its tables are damaged.
+    """
+    layout = Layout(refuse_url(out, "SHARDS").resolve())
+    if not layout.internal.is_dir():
+        raise FlowprepError(f"{out}: no flowprep dataset here", "give the folder of one")
+    with held(layout, out):
+        try:
+            marks = _vouched_marks(layout)
+        except (ValueError, OSError) as error:
+            raise FlowprepError(
+                f"{out} is not finished, or damaged: {error}",
+                f"run flowprep verify {out}, which says more and can repair it, and then this",
+            ) from error
+        yield layout, marks
+
+
+def _vouched_marks(layout: Layout) -> list[Mark]:
+    """Raises ValueError unless the tables and marks are those that dataset.json vouches for."""
+    dataset = load_dataset(plain(layout.dataset))
+    for path in layout.tables:
+        if sha256_file(plain(path)) != dataset["files"].get(path.name):
+            raise ValueError(f"{path.name} is not as written")
+    marks = [load_mark(plain(layout.mark(shard))) for shard in layout.committed()]
+    if {m.shard: hashlib.sha256(m.to_json()).hexdigest() for m in marks} != dataset["shards"]:
+        raise ValueError("the commit marks are not as written")
+    return marks
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """What a run that came to nothing has made, inner ones first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _make_folders(layout: Layout, out: str) -> None:
+    try:
+        layout.marks.mkdir(parents=True, exist_ok=True)
+        layout.lock.touch()
+    except OSError as error:
+        raise FlowprepError(
+            f"--out {out}: {error.strerror}", "give a folder you can write to"
+        ) from error

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowprep.errors import FlowprepError
+from flowprep.run.change import Change, check_room, some
 from flowprep.run.held import finished
-from flowprep.run.living import Change, check_room, perform, some
+from flowprep.run.living import perform
 from flowprep.run.plan import class_list
 from flowprep.run.stored import load_classes
 from flowprep.shard.labels import read_labels

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flowprep.errors import FlowprepError
+from flowprep.run.change import Change, check_room, some
 from flowprep.run.held import finished
-from flowprep.run.living import Change, check_room, perform, some
+from flowprep.run.living import perform
 from flowprep.run.stored import load_classes
 from flowprep.shard.index import Mark
 from flowprep.shard.plan import PlanRow, load_plan

@@ -20,7 +20,7 @@ from flowprep.export.places import places
 from flowprep.processes import process_pool, usable_cores
 from flowprep.shard.index import load_mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.reader import damaged_samples, read_at
+from flowprep.shard.reader import damaged_samples, read_current
 from flowprep.shard.schema import SampleRow
 from flowprep.storage import plain, refuse_url, write_whole
 
@@ -208,7 +208,7 @@ def run_errand(errand: Errand) -> str:
     try:
         if list(damaged_samples(plain(errand.tar), [errand.row])):
             return f"its bytes in {errand.tar.name} are damaged"
-        sample = read_at(errand.tar, errand.row)
+        sample = read_current(errand.tar, errand.row)
     except (ValueError, OSError) as error:
         return f"{errand.tar.name}: {error}"
     aside = errand.scratch / f"{errand.row.key}{errand.form.suffix}"

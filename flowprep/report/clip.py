@@ -11,7 +11,7 @@ from flowprep.codec.base import get_codec
 from flowprep.errors import FlowprepError
 from flowprep.records import F32, U8
 from flowprep.shard.layout import Layout
-from flowprep.shard.reader import Sample, check_coding, flow_px, read_at
+from flowprep.shard.reader import Sample, check_coding, flow_px, read_current
 from flowprep.shard.schema import SampleInfo, SampleRow
 from flowprep.storage import plain
 
@@ -69,4 +69,4 @@ def open_clip(layout: Layout, shard: str, row: SampleRow) -> Clip:
     """
     if not shard or Path(shard).name != shard:
         raise ValueError(f"{shard!r} is no name of a shard")
-    return Clip(read_at(plain(layout.tar(shard)), row))
+    return Clip(read_current(plain(layout.tar(shard)), row))

@@ -36,9 +36,9 @@ from flowprep.shard.index import (
 )
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow, load_plan, plan_bytes
-from flowprep.shard.reader import damaged_samples, read_at
+from flowprep.shard.reader import damaged_samples, read_current
 from flowprep.shard.removed import Removed, removed_bytes
-from flowprep.shard.schema import SampleRow, parse_info, typed
+from flowprep.shard.schema import SampleRow, typed
 from flowprep.shard.writer import ShardWriter
 from flowprep.storage import (
     flush_to_disk,
@@ -196,12 +196,9 @@ def _rebuild(
 
 def _rewritten(writer: ShardWriter, source: Path, change: Change, row: SampleRow) -> SampleRow:
     """A sample whose json and .cls tell the label of its row; the other members as they were."""
-    members = read_at(source, row).members
-    info = parse_info(members["json"])
-    info = replace(info, label=row.label, label_index=row.label_index)
-    told: dict[str, bytes | Path] = {"cls": b"", **members}
-    told |= {"cls": str(row.label_index).encode(), "json": info.to_json()}
-    return sample_row(info, writer.add(row.key, told))
+    sample = read_current(source, row)
+    members: dict[str, bytes | Path] = {"cls": str(row.label_index).encode(), **sample.members}
+    return sample_row(sample.info, writer.add(row.key, members))
 
 
 def _finish(layout: Layout) -> None:

@@ -6,7 +6,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,6 +91,16 @@ def read_at(path: Path, row: SampleRow) -> Sample:
                 file.seek(offset)
                 members[suffix] = file.read(size)
     return Sample(row.key, members)
+
+
+def read_current(path: Path, row: SampleRow) -> Sample:
+    """The same, but json and .cls with the label of the index: the sample's own may be older."""
+    sample = read_at(path, row)
+    if row.label == row.tar_label:
+        return sample
+    info = replace(sample.info, label=row.label, label_index=row.label_index)
+    told = {"json": info.to_json(), "cls": str(row.label_index).encode()}
+    return Sample(row.key, {name: told.get(name, data) for name, data in sample.members.items()})
 
 
 def damaged_samples(path: Path, rows: list[SampleRow]) -> Iterator[SampleRow]:

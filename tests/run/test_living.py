@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,6 +70,9 @@ class Dataset:
         return self._run(
             "verify", self.out, "--repair", "--src", self.src, *LOCAL, *more, code=code
         )
+
+    def show(self, key: str) -> str:
+        return self._run("show", self.out, key, code=0)
 
     def verify(self, *more: object, code: int = 0) -> str:
         return self._run("verify", self.out, *more, code=code)
@@ -200,7 +204,20 @@ def test_relabel_changes_the_index_and_no_tar(dataset: Dataset) -> None:
     assert dataset.hashes() == before
     assert dataset.told() == told
     assert {row["key"]: row["tar_label"] for row in rows} == labels
+    assert '"label": "zebra"' in dataset.show(min(dataset.keys_of("a/clip0.mp4")))
     dataset.check_deep()
+
+
+@pytest.mark.slow
+def test_exports_follow_the_index(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.relabel({"a/clip0.mp4": "zebra"})
+    dataset._run("export", dataset.out, "--to", "npz", "--out", tmp_path / "npz", code=0)
+    found = {}
+    for path in (tmp_path / "npz").rglob("*.npz"):
+        with np.load(path) as sample:
+            found[str(sample["key"])] = str(sample["label"])
+            assert dataset.classes()[sample["label_index"]] == str(sample["label"])
+    assert found == dataset.labels()
 
 
 def test_training_follows_the_index(dataset: Dataset) -> None:

@@ -355,6 +355,7 @@ def test_remove_takes_all_traces_and_stays(dataset: Dataset) -> None:
     assert {p: p.read_bytes() for p in dataset.out.rglob("*") if p.is_file()} == after
 
 
+@pytest.mark.slow
 def test_what_was_removed_can_be_let_back(dataset: Dataset) -> None:
     keys, single = dataset.keys_of("a/clip0.mp4"), min(dataset.keys_of("b/clip1.mp4"))
     members = dataset.members()

@@ -109,7 +109,13 @@ def test_a_mended_poison_becomes_a_sample(
     assert all(whole[name] == data for name, data in members(out).items())
 
 
-@pytest.mark.parametrize("names", [("segfault", "good"), ("segfault", "hang", "hog", "good")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("segfault", "good"),
+        pytest.param(("segfault", "hang", "hog", "good"), marks=pytest.mark.slow),
+    ],
+)
 def test_videos_that_poison_the_prober_cost_no_other(
     names: tuple[str, ...], source: Path, tmp_path: Path, extracting: Any
 ) -> None:

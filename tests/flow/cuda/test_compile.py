@@ -11,7 +11,8 @@ import pytest
 
 from flowprep.flow.cuda.device import KERNELS, options, source
 
-CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
+CAPABILITIES = (75, 90, 120)
+MORE_CAPABILITIES = (80, 86, 89, 100)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,10 @@ def compile_for(nvrtc: Any, capability: int, exact: bool) -> bytes:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(
+    "capability",
+    [*CAPABILITIES, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE_CAPABILITIES)],
+)
 def test_the_kernels_compile_for(nvrtc: Any, capability: int, exact: bool) -> None:
     cubin = compile_for(nvrtc, capability, exact)
     assert cubin.startswith(b"\x7fELF")

@@ -267,6 +267,26 @@ def test_a_usage_error_is_2_and_names_the_command(cli: Cli) -> None:
     assert cli("extrakt").exit_code == 2
 
 
+@pytest.mark.parametrize("number", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("extract", "--src", ".", "--out", "x", "--clip-timeout"),
+        ("extract", "--src", ".", "--out", "x", "--worker-mem"),
+        ("extract", "--src", ".", "--out", "x", "--gpu-mem"),
+        ("bench", "--engine", "constant", "--hours"),
+        ("bench", "--engine", "constant", "--seconds"),
+        ("show", ".", "KEY", "--max-px"),
+    ],
+)
+def test_what_is_no_number_to_count_with_is_refused(
+    cli: Cli, command: tuple[str, ...], number: str
+) -> None:
+    result = cli(*command, number)
+    assert result.exit_code == 2
+    assert f"{command[-1]}': {number}: give a finite number" in result.output
+
+
 def test_an_interrupt_is_130_and_says_how_to_go_on(
     cli: Cli, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import click
 
 from flowprep.cli.group import interrupt, on_signals
+from flowprep.cli.options import Finite
 
 
 @click.command()
@@ -20,21 +21,21 @@ from flowprep.cli.group import interrupt, on_signals
 @click.option(
     "--seconds",
     "budget_s",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=5.0,
     show_default=True,
     help="Of each measurement; two for an engine.",
 )
 @click.option(
     "--hours",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=100.0,
     show_default=True,
     help="Of video, that a dataset is told to hold.",
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=25.0,
     show_default=True,
     help="Its frames a second.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -23,6 +24,16 @@ class Rate(click.ParamType[float]):
             return float(value)
         except ValueError:
             self.fail(f"{value!r}: give frames a second, or native", param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number of that range, and neither nan nor inf, which compare with none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value}: give a finite number", param, ctx)
+        return number
 
 
 class Pixels(click.ParamType[int]):
@@ -117,15 +128,15 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="With a GPU engine  [default: one for two cores, 2 to 8]",
             ),
             click.option(
-                "--gpu-mem", "gpu_mem_gib", type=click.FloatRange(0), default=0, help="GiB of each "
+                "--gpu-mem", "gpu_mem_gib", type=Finite(0), default=0, help="GiB of each "
                 "GPU that engine cuda may take  [default: what it can use, up to 80 %]",
             ),
             click.option(
-                "--worker-mem", "worker_mem_gib", type=click.FloatRange(0), default=0, help="GiB "
+                "--worker-mem", "worker_mem_gib", type=Finite(0), default=0, help="GiB "
                 "that a worker may hold; a clip that takes more fails  [default: half of all]",
             ),
             click.option(
-                "--clip-timeout", "clip_timeout_s", type=click.FloatRange(0, min_open=True),
+                "--clip-timeout", "clip_timeout_s", type=Finite(0, min_open=True),
                 default=600, show_default=True,
                 help="Seconds; a clip that makes no progress for so long fails.",
             ),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from flowprep.cli.group import interrupt, on_signals
+
 
 @click.command()
 @click.argument("shards", type=click.Path(path_type=Path))
@@ -21,5 +23,6 @@ def report(shards: Path, out: Path, samples: int, seed: int, keys: tuple[str, ..
     """Write one HTML page that shows what is in a dataset, with samples that play."""
     from flowprep.report.page import write_report
 
+    on_signals(interrupt)
     n_bytes = write_report(shards, out, n_samples=samples, seed=seed, keys=keys)
     click.echo(f"{out}: {n_bytes / 1e6:.1f} MB")

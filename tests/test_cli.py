@@ -38,7 +38,7 @@ FLAGS = {
         "--deep --executor --gpu-mem --help --json --ray-address --recompute --repair --seed --src "
         "--workers --workers-per-gpu --worker-mem --clip-timeout"
     ),
-    "export": "--bound --help --image --keys --out --split --style --to",
+    "export": "--bound --help --image --keys --out --prune --split --style --to",
     "import": "--help",
     "report": "--help --key --out --samples --seed",
     "show": "--help --max-px --out",

@@ -25,7 +25,11 @@ from flowprep.cli.group import EXIT_FAILURES, complain, interrupt, on_signals
 @click.option("--keys", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Only the samples whose keys are in this file, one a line.")  # fmt: skip
 @click.option("--split", default="", help="Only the samples of this split.")
-def export(shards: str, to: str, out: str, keys: Path | None, split: str, **images: Any) -> None:
+@click.option("--prune", is_flag=True,
+              help="Delete samples of earlier runs that the dataset has no more.")  # fmt: skip
+def export(
+    shards: str, to: str, out: str, keys: Path | None, split: str, prune: bool, **images: Any
+) -> None:
     """Samples of a dataset as the files that other tools read."""
     from flowprep.export.export import Order
     from flowprep.export.export import export as run_export
@@ -39,6 +43,7 @@ def export(shards: str, to: str, out: str, keys: Path | None, split: str, **imag
         form=_form(to, **images),
         keys=frozenset(keys.read_text(encoding="utf-8").split()) if keys else None,
         split=split,
+        prune=prune,
     )
     with watching() as watch:
         exported = run_export(order, watch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,14 +10,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from flowprep.config import load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.export.formats import Form, write_sample
 from flowprep.export.ledger import Entry, Ledger, open_ledger, size_bytes
 from flowprep.export.lists import RELATIVE, lists
 from flowprep.export.places import places
+from flowprep.export.source import finished_samples, identity
+from flowprep.export.stale import Stale, clear_stale, remove
 from flowprep.processes import process_pool, usable_cores
-from flowprep.shard.index import load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import damaged_samples, read_current
 from flowprep.shard.schema import SampleRow
@@ -31,13 +30,17 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What the user asked for; `keys` and `split` choose, None and "" take all."""
+    """What the user asked for; `keys` and `split` choose, None and "" take all.
+
+    `prune` deletes samples of earlier runs that the dataset has no more.
+    """
 
     shards: str
     out: str
     form: Form
     keys: frozenset[str] | None = None
     split: str = ""
+    prune: bool = False
 
 
 @dataclass(kw_only=True)
@@ -47,6 +50,7 @@ class Exported:
     n_made: int = 0
     n_there: int = 0  # from runs before this one
     problems: dict[str, str] = field(default_factory=dict)  # key -> what is wrong with the sample
+    stale: Stale = field(default_factory=Stale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +75,14 @@ def export(order: Order, watch: Watch | None = None) -> Exported:
     in the folder, a full disk. What is finished stays, and a rerun goes on.
     """
     layout = Layout(refuse_url(order.shards, "SHARDS").resolve())
-    samples = _samples(layout, order.shards)
+    samples = finished_samples(layout, order.shards, may_be_empty=order.prune)
     rows = [row for row, _ in samples.values()]
     is_flat = order.form.style == "tsn"
     placed = places(rows, classless=is_flat, to_first_dot=is_flat)
     chosen = _chosen(order, rows)
     refuse_blanks(order)
-    with open_ledger(order.out, order.form, _fingerprint(layout)) as ledger:
+    with open_ledger(order.out, order.form, identity(layout)) as ledger:
+        stale = clear_stale(ledger, order.form, placed, order.prune)
         errands = {
             row.key: Errand(
                 tar=layout.tar(shard),
@@ -91,7 +96,7 @@ def export(order: Order, watch: Watch | None = None) -> Exported:
         }
         there = {key for key, errand in errands.items() if errand.is_done(ledger)}
         todo = [errands[row.key] for row in chosen if row.key not in there]
-        told = Exported(n_there=len(chosen) - len(todo))
+        told = Exported(n_there=len(chosen) - len(todo), stale=stale)
         there |= _run(todo, ledger, told, watch or (lambda done, total: None))
         if order.form.to == "rawframes":
             _write_lists(order.form, layout, ledger, [errands[key] for key in there])
@@ -106,28 +111,6 @@ def refuse_blanks(order: Order) -> None:
             f"--out {out}: readers of {style} lists cut a line at every blank",
             "give a folder without blanks in its path",
         )
-
-
-def _samples(layout: Layout, shards: str) -> dict[str, tuple[SampleRow, str]]:
-    """key -> (row, shard) of what is committed."""
-    if not layout.internal.is_dir():
-        raise FlowprepError(f"{shards}: no flowprep dataset here", "give the folder of one")
-    found = dict[str, tuple[SampleRow, str]]()
-    for shard in layout.committed():
-        try:
-            mark = load_mark(plain(layout.mark(shard)))
-        except ValueError as error:
-            raise FlowprepError(
-                f"{layout.mark(shard)} is damaged: {error}", "flowprep verify --repair mends it"
-            ) from error
-        found |= {row.key: (row, shard) for row in mark.samples}
-    if not found:
-        raise FlowprepError(f"{shards} holds no finished sample", "run flowprep extract first")
-    return found
-
-
-def _fingerprint(layout: Layout) -> str:
-    return settings_from(load_toml(layout.config)["settings"], str(layout.config)).fingerprint()
 
 
 def _chosen(order: Order, rows: list[SampleRow]) -> list[SampleRow]:
@@ -215,25 +198,17 @@ def run_errand(errand: Errand) -> str:
     try:
         write_sample(errand.form, sample, aside)
     except (ValueError, KeyError, FlowprepError) as error:
-        _remove(aside)
+        remove(aside)
         return f"it does not decode: {error}"
-    _remove(errand.target)  # of a run that ended before it could say so
+    remove(errand.target)  # of a run that ended before it could say so
     errand.target.parent.mkdir(parents=True, exist_ok=True)
     aside.replace(errand.target)
     return ""
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _write_lists(form: Form, layout: Layout, ledger: Ledger, there: list[Errand]) -> None:
     """Of all that lies in the folder, whichever run made it."""
     found = lists(ledger.out, form, [(errand.row, errand.place) for errand in there])
-    for name, data in found.items():
-        write_whole(ledger.out / name, data, ledger.scratch)
+    ledger.write_lists(found)
     if classes := layout.classes.read_bytes() if layout.classes.exists() else b"":
         write_whole(ledger.out / "classes.txt", classes, ledger.scratch)

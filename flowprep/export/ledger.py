@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,25 @@ class Ledger:
         """The files of a sample are in their place."""
         self.done[key] = entry
         with _done_file(self.out).open("a", encoding="utf-8") as file:
-            file.write(f"{entry.sha256} {entry.n_bytes} {key} {entry.place}\n")
+            file.write(_line(key, entry))
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Their files are no more."""
+        for key in keys:
+            del self.done[key]
+        data = "".join(map(_line, self.done, self.done.values())).encode()
+        write_whole(_done_file(self.out), data, self.scratch)
+
+    def write_lists(self, lists: Mapping[str, bytes]) -> None:
+        """Name -> content; lists of earlier runs that are none of these go."""
+        record = self.out / ".flowprep" / "lists.txt"
+        before = record.read_text(encoding="utf-8").split() if record.exists() else []
+        write_whole(record, "\n".join(sorted({*before, *lists})).encode(), self.scratch)
+        for name in set(before) - set(lists):
+            (self.out / name).unlink(missing_ok=True)
+        for name, data in lists.items():
+            write_whole(self.out / name, data, self.scratch)
+        write_whole(record, "\n".join(sorted(lists)).encode(), self.scratch)
 
     def has(self, key: str, sha256: str, place: str, target: Path) -> bool:
         """Whether a sample lies there as it was written: after a power cut files may be short."""
@@ -47,6 +65,10 @@ class Ledger:
         if entry is None or (entry.sha256, entry.place) != (sha256, place):
             return False
         return size_bytes(target) == entry.n_bytes
+
+
+def _line(key: str, entry: Entry) -> str:
+    return f"{entry.sha256} {entry.n_bytes} {key} {entry.place}\n"
 
 
 def size_bytes(path: Path) -> int:
@@ -60,7 +82,7 @@ def size_bytes(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def open_ledger(out: str, form: Form, fingerprint: str) -> Iterator[Ledger]:
+def open_ledger(out: str, form: Form, dataset: str) -> Iterator[Ledger]:
     """The ledger of `out`, ours alone; begun when the folder is new or empty.
 
     Raises FlowprepError when something else lies there, or an export of another form or dataset.
@@ -69,7 +91,7 @@ def open_ledger(out: str, form: Form, fingerprint: str) -> Iterator[Ledger]:
     _check_place(folder, out)
     (folder / ".flowprep" / "tmp").mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".flowprep" / "lock", out, "export"):
-        _check_order(folder, out, {**asdict(form), "dataset": fingerprint})
+        _check_order(folder, out, {**asdict(form), "dataset": dataset})
         ledger = Ledger(out=folder, done=_done(folder))
         shutil.rmtree(ledger.scratch)
         ledger.scratch.mkdir()

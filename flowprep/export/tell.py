@@ -19,6 +19,8 @@ from flowprep.records import printable
 
 SHOWN = 20
 """So many damaged samples are listed; the rest is counted."""
+NAMED = 5
+"""Of samples that lie there from earlier runs."""
 
 
 @contextmanager
@@ -44,5 +46,17 @@ def tell_exported(exported: Exported, out: str) -> None:
         say(f"{key}: {problem}")
     if (n_more := len(exported.problems) - SHOWN) > 0:
         say(f"and {n_more} more")
+    if stale := exported.stale.moved:
+        say(f"{_some(stale)}: deleted, as the sample has another place now")
+    if stale := exported.stale.pruned:
+        say(f"{_some(stale)}: deleted, as the dataset has no such sample any more")
+    if stale := exported.stale.left:
+        say(f"{_some(stale)}: of samples that the dataset has no more; --prune deletes them")
     there = f", {exported.n_there} were there" if exported.n_there else ""
     say(f"{out}: {exported.n_made} samples exported{there}")
+
+
+def _some(places: list[str]) -> str:
+    """How many there are, and the first few."""
+    shown = ", ".join(sorted(places)[:NAMED]) + (", ..." if len(places) > NAMED else "")
+    return f"{len(places)} stale ({shown})"

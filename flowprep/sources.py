@@ -20,6 +20,7 @@ from flowprep.storage import (
     VIDEO_SUFFIXES,
     list_image_folders,
     list_videos,
+    read_text,
     refuse_url,
     stamp,
 )
@@ -155,7 +156,7 @@ def read_listed(
     lines = [
         (split, path, line)
         for split, path in lists.items()
-        for line in parse_list(path.read_text(encoding="utf-8"), path.name)
+        for line in parse_list(read_text(path), path.name)
     ]
     highest = max((line.label for _, _, line in lines), default=-1)
     if classes and highest >= len(classes):
@@ -213,7 +214,14 @@ def _from_folder(root: Path, paths: list[str], labelled: bool) -> Source:
         )
         for p in paths
     ]
-    return Source(root, videos, list(_folder_notes(videos, has_splits, is_tree and labelled)))
+    notes = list(_folder_notes(videos, has_splits, is_tree and labelled))
+    outside = [p for p, below in inner.items() if below.count("/") != 1]
+    if labelled and 0 < 2 * len(outside) < len(paths):
+        notes.append(
+            f"no labels from the folders: {len(outside)} of {len(paths)} ({outside[0]!r} for one) "
+            "are not in a folder of their class"
+        )
+    return Source(root, videos, notes)
 
 
 def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool) -> Iterator[str]:

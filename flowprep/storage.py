@@ -34,6 +34,8 @@ VIDEO_SUFFIXES = frozenset(
         ".3gp",
     ]
 )
+INTERNAL = "_flowprep"
+"""The folder in a dataset that holds all but its tars."""
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
 
 
@@ -75,7 +77,8 @@ def list_videos(root: Path) -> list[str]:
 def list_image_folders(root: Path) -> list[str]:
     """Folders below `root` that hold images, or no folder: what a tool has begun is listed too.
 
-    Relative, "/" between folders, sorted; hidden ones not. Links to folders are followed once each.
+    Relative, "/" between folders, sorted; hidden ones and datasets not. Links to folders are
+    followed once each.
     Raises OSError for a folder that cannot be read.
     """
     found: list[str] = []
@@ -86,6 +89,9 @@ def list_image_folders(root: Path) -> list[str]:
             subfolders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
+        if INTERNAL in subfolders:
+            subfolders.clear()
+            continue
         subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
         if not subfolders or any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
             found.append(Path(folder).relative_to(root).as_posix())
@@ -142,6 +148,18 @@ def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
             digest.update(block[:n_read])
             left -= n_read
     return digest.hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Without a byte order mark. Raises FlowprepError when it is not UTF-8."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise FlowprepError(
+            f"{path.name}, line {number}: not UTF-8", "save it as UTF-8 text"
+        ) from error
 
 
 def flush_to_disk(path: Path) -> None:

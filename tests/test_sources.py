@@ -55,6 +55,20 @@ def test_any_other_tree_has_no_labels(tmp_path: Path, names: tuple[str, ...]) ->
     assert set(said(source).values()) == {("train", "")}
 
 
+def test_a_tree_that_a_few_files_keep_from_having_labels_says_so(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "walk/a.mp4", "run/b.mp4", "run/c.mp4", "stray.mp4")
+    (note,) = read_source(str(folder)).notes
+    assert note.startswith("no labels from the folders: 1 of 4 ('stray.mp4' for one) are not in")
+    assert read_source(str(folder), labels="none").notes == []
+
+
+def test_a_dataset_among_folders_of_images_is_none_of_them(tmp_path: Path) -> None:
+    """Such as the --out of the import itself."""
+    touch(tmp_path, "walk/a/img_00000.jpg", "run/b/img_00000.jpg", "shards/_flowprep/shards/x.json")
+    found = said(read_source(str(tmp_path), style="denseflow"))
+    assert found == {"walk/a": ("train", "walk"), "run/b": ("train", "run")}
+
+
 def test_top_folders_train_val_test_are_splits(tmp_path: Path) -> None:
     source = read_source(str(touch(tmp_path, "train/a.mp4", "train/b.mp4", "val/a.mp4")))
     assert said(source) == {

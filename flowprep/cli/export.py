@@ -34,6 +34,7 @@ def export(
     from flowprep.export.export import Order
     from flowprep.export.export import export as run_export
     from flowprep.export.tell import tell_exported, watching
+    from flowprep.storage import read_text
 
     _refuse_idle(to)
     on_signals(interrupt)
@@ -41,7 +42,7 @@ def export(
         shards=shards,
         out=out,
         form=_form(to, **images),
-        keys=frozenset(keys.read_text(encoding="utf-8").split()) if keys else None,
+        keys=frozenset(read_text(keys).split()) if keys else None,
         split=split,
         prune=prune,
     )

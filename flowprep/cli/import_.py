@@ -68,6 +68,7 @@ def rawframes(
     """Folders of RGB and flow images: all frames, at their size, with the flow they came with."""
     from flowprep.run.executors import Resources
     from flowprep.run.prepare import Request
+    from flowprep.storage import read_text
 
     on_signals(interrupt)
     resources = Resources(**{name: given.pop(name) for name in RESOURCES})
@@ -77,7 +78,7 @@ def rawframes(
         settings=imported_settings(**given),
         resources=resources,
         lists=dict(map(_split_and_file, lists)),
-        classes=classes.read_text(encoding="utf-8").splitlines() if classes else [],
+        classes=read_text(classes).splitlines() if classes else [],
         retry_failed=retry_failed,
         strict_versions=strict_versions,
     )

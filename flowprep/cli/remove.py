@@ -25,7 +25,7 @@ def remove(shards: str, keys: TextIO | None, names: tuple[str, ...], lift: bool)
     wanted = [*names, *(keys or ())]
     if lift:
         n_lifted = run_lift(shards, wanted)
-        click.echo(f"lifted: {n_lifted:,}; flowprep extract makes them again")
+        click.echo(f"lifted: {n_lifted:,}; flowprep extract, or import, makes them again")
         return
     for line in run_remove(shards, wanted).lines():
         click.echo(printable(line))

@@ -81,6 +81,8 @@ def export(order: Order, watch: Watch | None = None) -> Exported:
     placed = places(rows, classless=is_flat, to_first_dot=is_flat)
     chosen = _chosen(order, rows)
     refuse_blanks(order)
+    if layout.holds(Path(order.out)):
+        raise FlowprepError(f"--out {order.out} lies in the dataset", "give another folder")
     with open_ledger(order.out, order.form, identity(layout)) as ledger:
         stale = clear_stale(ledger, order.form, placed, order.prune)
         errands = {

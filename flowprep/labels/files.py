@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowprep.errors import FlowprepError
-from flowprep.storage import VIDEO_SUFFIXES
+from flowprep.storage import VIDEO_SUFFIXES, read_text
 
 SPLITS = {
     "train": ("train", "training", "trainlist"),
@@ -50,17 +50,6 @@ def numbered(place: str) -> tuple[str, int]:
     if with_number and not Path(place).exists():
         return with_number[1], int(with_number[2])
     return place, 1
-
-
-def read_text(path: Path) -> str:
-    """Without a byte order mark. Raises FlowprepError when it is not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        n_lines = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise FlowprepError(
-            f"{path.name}, line {n_lines}: not UTF-8", "save it as UTF-8 text"
-        ) from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ EXAMPLES = 5
 
 def require_outside(out: Path, layout: Layout) -> None:
     """Raise FlowprepError when a picture would become a file that verify does not know."""
-    if layout.out in out.resolve().parents:
+    if layout.holds(out):
         raise FlowprepError(
             f"--out {out} lies in the dataset, where flowprep verify would report it",
             "give another place",
@@ -117,14 +118,18 @@ def _stated(layout: Layout) -> tuple[dict[str, Any], list[str]]:
         stated = load_dataset(plain(layout.dataset))
     except ValueError as error:
         unfinished = oddity(layout.dataset) == "is missing"
-        told = "It is not finished: run flowprep extract again." if unfinished else str(error)
+        told = (
+            "It is not finished: run the command again that wrote it." if unfinished else str(error)
+        )
         return {}, [told]
+    pending = "A relabel or remove is not finished: run flowprep verify --repair."
+    interrupted = [pending] if os.path.lexists(layout.pending) else []
     altered = [
         f"{path.name} is not what dataset.json vouches for: run flowprep verify."
         for path in (layout.index, layout.failures)
         if stated["files"].get(path.name) != sha256_file(path)
     ]
-    return stated, altered
+    return stated, [*interrupted, *altered]
 
 
 def load_failed(path: Path) -> list[Failed]:

@@ -38,10 +38,10 @@ class Change:
         return self.with_cls and row.tar_label != row.label
 
     def rebuilds(self, mark: Mark) -> bool:
-        """Whether the tar of a shard changes."""
+        """Whether the tar of a shard is written anew."""
         gone = set(self.without)
         rows = [self.row(row) for row in mark.samples if row.key not in gone]
-        return len(rows) < len(mark.samples) or any(map(self.is_stale, rows))
+        return bool(rows) and (len(rows) < len(mark.samples) or any(map(self.is_stale, rows)))
 
 
 def some(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from flowprep.run.stored import load_classes
 from flowprep.shard.labels import read_labels
 from flowprep.shard.plan import PlanRow, load_plan
 from flowprep.shard.schema import SampleRow
+from flowprep.storage import read_text
 
 HINT = "columns: path or key, as the dataset's index has it, and label"
 
@@ -95,9 +96,10 @@ def _told(path: Path) -> tuple[dict[str, str], str, int]:
     pairs = zip(table[by].to_pylist(), table["label"].to_pylist(), strict=True)
     told = {name: label for name, label in pairs if name and label}
     for name, label in told.items():
-        if label.splitlines() != [label]:
+        if label.splitlines() != [label] or not label.strip():
             raise FlowprepError(
-                f"{path}: the label {label!r} of {name} holds a line break", "give it one line"
+                f"{path}: the label {label!r} of {name} holds a line break, or nothing but blanks",
+                "give it one line; a row without a label says nothing",
             )
     return told, by, len(table) - len(told)
 
@@ -126,9 +128,11 @@ def _chosen(place: str, known: list[str], rows: list[PlanRow]) -> list[str]:
     and every label is there.
     """
     try:
-        names = Path(place).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise FlowprepError(f"--classes {place}: {error}", "give a text, a class a line") from error
+        names = read_text(Path(place)).splitlines()
+    except OSError as error:
+        raise FlowprepError(
+            f"--classes {place}: {error.strerror}", "give a text, a class a line"
+        ) from error
     if names[: len(known)] != known:
         raise FlowprepError(
             f"--classes {place} does not begin with the {len(known)} classes of the dataset",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowprep.shard.schema import INTERNAL
+from flowprep.storage import INTERNAL
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,10 @@ class Layout:
     """Paths of a dataset folder."""
 
     out: Path
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path is that of the dataset, or leads into it."""
+        return path.resolve().is_relative_to(self.out)
 
     @property
     def internal(self) -> Path:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from flowprep.config import SCHEMA_VERSION
 
 T = TypeVar("T")
-INTERNAL = "_flowprep"
 """The folder beside the tars."""
 
 

@@ -197,6 +197,20 @@ def test_bad_orders(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_export_does_not_go_into_the_dataset(many: Path, cli: Any) -> None:
+    before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
+    result = cli("export", many, "--out", many / "out", "--to", "npz")
+    assert (result.exit_code, "lies in the dataset" in result.output) == (2, True)
+    assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
+
+
+def test_keys_that_are_no_text_are_refused(many: Path, tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "keys.txt").write_bytes(b"\xff\xfe")
+    chosen = ("--keys", tmp_path / "keys.txt")
+    result = cli("export", many, "--out", tmp_path / "out", "--to", "npz", *chosen)
+    assert (result.exit_code, "keys.txt, line 1: not UTF-8" in result.output) == (2, True)
+
+
 def test_unknown_keys_and_no_dataset(many: Path, tmp_path: Path, cli: Any) -> None:
     (tmp_path / "keys.txt").write_text("no-such-key\n")
     chosen = ("--keys", tmp_path / "keys.txt")

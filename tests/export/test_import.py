@@ -413,6 +413,25 @@ def test_a_list_that_names_no_folder_or_is_none(tmp_path: Path, cli: Any) -> Non
     assert [(row.label, row.label_index) for row in rows] == [("10", 10)]
 
 
+def test_lists_and_classes_as_windows_writes_them(tmp_path: Path, cli: Any) -> None:
+    source = extracted(tmp_path / "frames", "denseflow", "a")
+    listed, classes = tmp_path / "list.txt", tmp_path / "classes.txt"
+    options = (f"--list=train={listed}", "--classes", classes, "--style", "denseflow", *PLAIN)
+    order = ("import", "rawframes", source, "--out", tmp_path / "shards", *options)
+    for path, other in ((listed, classes), (classes, listed)):
+        path.write_bytes("a é 6\n".encode("latin-1"))
+        other.write_text("walk\nrun\n" if other == classes else "a 6 1\n")
+        result = cli(*order)
+        assert result.exit_code == 2
+        assert f"{path.name}, line 1: not UTF-8" in result.output
+    listed.write_bytes(b"\xef\xbb\xbfa 6 1\r\n")
+    classes.write_bytes(b"\xef\xbb\xbfwalk\r\nrun\r\n")
+    result = cli(*order)
+    assert result.exit_code == 0, result.output
+    rows = [row for _, row in load_index(Layout(tmp_path / "shards").index)]
+    assert [(row.path, row.label, row.label_index) for row in rows] == [("a", "run", 1)]
+
+
 FLAGS = (
     "--bound --classes --clip-frames --clip-max --clip-stride --clip-timeout --dry-run --executor "
     "--flow-codec --flow-map --fps --gpu-mem --labels --list --log-json --max-failures --out "

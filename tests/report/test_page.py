@@ -272,6 +272,9 @@ def test_a_damaged_dataset_is_shown_with_its_doubts(
     assert "config.toml does not read" in doubts
     assert doubts.count("It does not read: ") >= 2
     assert len(page.texts("h3")) == 11
+    (copy / "_flowprep" / "pending.json").touch()
+    doubts = "\n".join(Page(report(out=copy).read_text()).texts("p", **{"class": "doubt"}))
+    assert "A relabel or remove is not finished" in doubts
     (copy / "_flowprep" / "dataset.json").unlink()
     page = Page(report(out=copy).read_text(encoding="utf-8"))
     assert "It is not finished" in page.texts("p", **{"class": "doubt"})[0]

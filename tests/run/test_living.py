@@ -296,6 +296,7 @@ def test_the_order_of_classes_is_given(dataset: Dataset, tmp_path: Path) -> None
         ("path,key,label\na,b,c\n", "not the columns"),
         ("path,label\nnowhere.mp4,x\n", "labels no clip"),
         ('path,label\na/clip0.mp4,"x\ny"\n', "holds a line break"),
+        ("path,label\na/clip0.mp4,  \n", "nothing but blanks"),
     ],
 )
 def test_a_table_that_cannot_be_used_changes_nothing(
@@ -415,6 +416,19 @@ def test_everything_goes_and_comes_back(dataset: Dataset) -> None:
     dataset.lift(*paths)
     dataset.extract()
     assert dataset.members() == members
+    dataset.check_deep()
+
+
+def test_what_goes_whole_needs_no_room(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A takedown on a full disk makes room."""
+    monkeypatch.setattr("flowprep.run.change.free_bytes", lambda _: 0)
+    key = min(dataset.keys())
+    shards = {r["key"]: r["shard"] for r in dataset.table("plan.parquet")}
+    assert [*shards.values()].count(shards[key]) > 1
+    assert "make room" in dataset.remove(key, code=2)
+    whole = [k for k, shard in shards.items() if shard == shards[key]]
+    dataset.remove(*whole)
+    assert not set(whole) & dataset.keys()
     dataset.check_deep()
 
 

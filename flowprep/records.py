@@ -13,6 +13,7 @@ Flow i belongs to the pair (frame i, frame i+1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -199,6 +200,24 @@ class Finding:
     shard: str = ""
     key: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+KEY = re.compile(r"[a-z0-9_-]{1,90}")
+SPLIT = re.compile(r"[a-z0-9_]{1,32}")
+SHARD = re.compile(r"[a-z0-9_]{1,32}-[0-9]{6,}")
+
+
+def check_names(*, shard: str, key: str, split: str) -> None:
+    """Raise ValueError for a name that is none of ours: files are called by it, and a stranger's
+    dataset could lead out of its folder.
+    """
+    for kind, name, pattern in (
+        ("shard", shard, SHARD),
+        ("sample", key, KEY),
+        ("split", split, SPLIT),
+    ):
+        if not pattern.fullmatch(name):
+            raise ValueError(f"no {kind} is called {name!r}")
 
 
 def printable(text: str) -> str:

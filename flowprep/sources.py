@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from flowprep.errors import FlowprepError
 from flowprep.rawframes import parse_list
-from flowprep.records import Video
+from flowprep.records import SPLIT, Video
 from flowprep.storage import (
     VIDEO_SUFFIXES,
     list_image_folders,
@@ -290,7 +289,7 @@ def _row_video(path: Path, number: int, row: Any) -> Video:
     if not isinstance(where, str) or "\0" in where or "://" in where:
         raise refuse(f"path {where!r} is not a local file", "give the path of a file as text")
     split = str(row.get("split") or "train")
-    if not re.fullmatch(r"[a-z0-9_]{1,32}", split):
+    if not SPLIT.fullmatch(split):
         raise refuse(f"split {split!r} is not usable", "use a-z, 0-9 and _, at most 32 of them")
     try:
         start, end = _seconds(row.get("start_s")), _seconds(row.get("end_s"))

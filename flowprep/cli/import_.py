@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,10 @@ def rawframes(
 
 
 def _split_and_file(text: str) -> tuple[str, Path]:
+    from flowprep.records import SPLIT
+
     split, equals, name = text.partition("=")
-    if not equals or not re.fullmatch(r"[a-z0-9_]{1,32}", split):
+    if not equals or not SPLIT.fullmatch(split):
         raise click.UsageError(f"--list {text!r}: write it as SPLIT=FILE, such as train=train.txt")
     if not Path(name).is_file():
         raise click.UsageError(f"--list {text!r}: there is no file {name!r}")

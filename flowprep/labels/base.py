@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flowprep.errors import FlowprepError
-
-SPLIT = re.compile(r"[a-z0-9_]{1,32}")
+from flowprep.records import SPLIT
 
 
 @dataclass(frozen=True, kw_only=True)

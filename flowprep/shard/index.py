@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowprep.config import SCHEMA_VERSION
-from flowprep.records import Failure
+from flowprep.records import Failure, check_names
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow, typed
 from flowprep.shard.tables import read_rows
@@ -59,6 +59,8 @@ def load_mark(path: Path) -> Mark:
         values["samples"] = [typed(SampleRow, row) for row in values["samples"]]
         values["failures"] = [typed(Failure, row) for row in values["failures"]]
         mark = typed(Mark, values)
+        for row in mark.samples:
+            check_names(shard=mark.shard, key=row.key, split=row.split)
         _check_places(mark)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"not a commit mark: {error}") from error

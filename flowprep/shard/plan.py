@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowprep.records import check_names
 from flowprep.shard.tables import read_rows
 
 
@@ -41,4 +42,7 @@ def load_plan(path: Path) -> list[PlanRow]:
     """The rows of plan.parquet, [] when there is none. Raises ValueError when it is damaged."""
     if not path.exists():
         return []
-    return [PlanRow(**row) for row in read_rows(path, SCHEMA)]
+    rows = [PlanRow(**row) for row in read_rows(path, SCHEMA)]
+    for row in rows:
+        check_names(shard=row.shard, key=row.key, split=row.split)
+    return rows

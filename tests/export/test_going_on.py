@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -195,6 +196,22 @@ def test_bad_orders(
     result = cli("export", many, "--out", tmp_path / "out", *options)
     assert (result.exit_code, said in result.output) == (code, True), result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["key", "split"])
+def test_names_that_lead_out_of_the_folder_are_damage(
+    many: Path, tmp_path: Path, cli: Any, name: str
+) -> None:
+    """A stranger's dataset; a split is in the names of lists, a key in that of unfinished files."""
+    shards = tmp_path / "a" / "b" / "shards"
+    shutil.copytree(many, shards)
+    mark = min((shards / "_flowprep" / "shards").glob("*.json"))
+    row = json.loads(mark.read_text())["samples"][0]
+    mark.write_text(mark.read_text().replace(f'"{row[name]}"', '"../../evil"'))
+    result = cli("export", shards, "--out", tmp_path / "a" / "b" / "out", *DENSEFLOW)
+    assert result.exit_code == 2
+    assert f"no {'sample' if name == 'key' else 'split'} is called '../../evil'" in result.output
+    assert not list(tmp_path.rglob("*evil*"))
 
 
 def test_an_export_does_not_go_into_the_dataset(many: Path, cli: Any) -> None:

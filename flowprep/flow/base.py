@@ -225,12 +225,16 @@ def engine_status(name: str) -> EngineStatus:
 
 
 def resolve_auto() -> tuple[str, str]:
-    """The best engine here and why. Raises FlowprepError when none is live."""
+    """(the best engine here, its build and which better ones are not live).
+
+    Raises FlowprepError when none is.
+    """
     reasons: list[str] = []
     for name in AUTO_ORDER:
         status = engine_status(name)
         if status.available:
-            skipped = f"; {'; '.join(reasons)}" if reasons else ""
-            return name, f"{status.detail}{skipped}"
+            skipped = ", ".join(AUTO_ORDER[: AUTO_ORDER.index(name)])
+            told = f"; not here: {skipped} (flowprep engines tells why)" if skipped else ""
+            return name, f"{status.detail}{told}"
         reasons.append(f"{name}: {status.detail}")
     raise FlowprepError(f"no engine is live here ({'; '.join(reasons)})", "see flowprep engines")

@@ -38,9 +38,9 @@ Labels = Literal["auto", "none", "kinetics", "ucf101", "hmdb51", "ssv2", "csv"]
 class Settings:
     """Everything that changes output bytes. A field's metadata says what it is, for the CLI too."""
 
-    fps: float = field(default=25.0, metadata={"help": "frames a second at most; 0 = native"})
+    fps: float = field(default=25.0, metadata={"help": "frames a second at most, or native"})
     stride: int = field(default=1, metadata={"help": "keep every k-th frame (with native rate)"})
-    short_side: int = field(default=256, metadata={"help": "short side in pixels; 0 = native"})
+    short_side: int = field(default=256, metadata={"help": "short side in pixels, or native"})
     resize: Resize = field(default="area", metadata={"help": "area, or cv2-linear as denseflow"})
     apply_sar: bool = field(default=False, metadata={"help": "widen by the sample aspect ratio"})
     clip_max_s: float = field(default=60.0, metadata={"help": "longest piece of a video, seconds"})
@@ -76,9 +76,34 @@ class Settings:
         return {"name": "rawframes", **self.engine_params} if self.style else {}
 
     def differences(self, other: Settings) -> list[str]:
-        """The settings that differ, as "name: here -> there"."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{k}: {mine[k]!r} -> {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]
+        """The settings that differ, as options: "--size 256 -> native"."""
+        mine, theirs = _as_options(self), _as_options(other)
+        both = {flag: (mine.get(flag), theirs.get(flag)) for flag in mine | theirs}
+        return [
+            f"{flag} {_told(flag, here)} -> {_told(flag, there)}"
+            for flag, (here, there) in both.items()
+            if here != there
+        ]
+
+
+FLAGS = {"short_side": "--size", "clip_max_s": "--clip-max", "bound_px": "--bound"}
+"""Of settings whose option is not called like them."""
+
+
+def _as_options(settings: Settings) -> dict[str, Any]:
+    """option -> value; frames that came with their flow have a rate and a style of their own."""
+    values = asdict(settings)
+    params = values.pop("engine_params")
+    prefix = "--" if settings.engine == IMPORTED else "--engine-param "
+    options = {FLAGS.get(k, f"--{k.replace('_', '-')}"): v for k, v in values.items()}
+    return options | {f"{prefix}{name}": value for name, value in params.items()}
+
+
+def _told(flag: str, value: Any) -> str:
+    """A value as the option takes it."""
+    if flag in ("--fps", "--size") and value == 0:
+        return "native"
+    return "unset" if value is None else str(value).removesuffix(".0")
 
 
 def _between(

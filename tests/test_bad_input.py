@@ -501,10 +501,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, cli: Cli, two_videos: Path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--bound", 10), "bound_px: 20.0 -> 10.0"),
-        (("--fps", "native"), "fps: 25.0 -> 0.0"),
-        (("--size", 32), "short_side: 0 -> 32"),
-        (("--engine-param", "dx=2"), "engine_params: {} -> {'dx': 2}"),
+        (("--bound", 10), "--bound 20 -> 10"),
+        (("--fps", "native"), "--fps 25 -> native"),
+        (("--size", 32), "--size native -> 32"),
+        (("--engine-param", "dx=2"), "--engine-param dx unset -> 2"),
     ],
 )
 def test_a_rerun_with_other_settings_names_the_difference(

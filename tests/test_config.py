@@ -55,8 +55,29 @@ def test_every_setting_changes_the_fingerprint_and_is_named_as_different(name: s
     changed = replace(base, **{name: OTHER[name]})
     assert changed.fingerprint() != base.fingerprint()
     (difference,) = base.differences(changed)
-    assert difference == f"{name}: {getattr(base, name)!r} -> {OTHER[name]!r}"
+    flag = SETTING_FLAGS.get(name, (f"--{name[:-1] if name == 'engine_params' else name}",))[0]
+    assert difference.startswith(flag.split("/")[0].replace("_", "-"))
     assert base.differences(base) == []
+
+
+def test_differences_are_told_as_options_and_none_is_rounded_away() -> None:
+    base = Settings(fps=29.97, bound_px=20)
+    other = replace(base, fps=29.9700001, short_side=0, engine_params={"dx": "2"})
+    assert base.differences(other) == [
+        "--fps 29.97 -> 29.9700001",
+        "--size 256 -> native",
+        "--engine-param dx unset -> 2",
+    ]
+    assert other.differences(replace(other, engine_params={"dx": 2})) != []
+
+
+def test_differences_of_imported_frames_are_told_as_options_of_import() -> None:
+    def imported(style: str, fps: float) -> Settings:
+        params = {"style": style, "fps": fps}
+        return Settings(engine="imported", engine_params=params, fps=0, short_side=0)
+
+    told = imported("tsn", 25.0).differences(imported("denseflow", 12.5))
+    assert sorted(told) == ["--fps 25 -> 12.5", "--style tsn -> denseflow"]
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:

@@ -152,7 +152,7 @@ def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Setting
     if changes := first.differences(wanted):
         raise FlowprepError(
             f"{request.out} was made with other settings: {'; '.join(changes)}",
-            "use the settings it was made with, or another --out",
+            "give the options it was made with (_flowprep/config.toml has them), or another --out",
         )
     compare_versions(stored["versions"], versions, request, display)
     return first, versions

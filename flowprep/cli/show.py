@@ -18,11 +18,12 @@ from flowprep.cli.options import Finite
 @click.option("--max-px", type=Finite(0, min_open=True),
               help="Flow that has the full colour  [default: the longest of the clip]")  # fmt: skip
 def show(shards: Path, key: str, out: Path | None, max_px: float | None) -> None:
-    """Print the json of the sample KEY (a key, or the path of a video); --out draws it."""
-    from flowprep.report.show import show as show_sample
+    """Print the json of a sample, or draw it. KEY is its key, or the path of its video; with --out
+    it is drawn.
+    """
+    from flowprep.report.show import draw, tell
 
+    if max_px and not out:
+        raise click.UsageError("--max-px does nothing without --out")
     on_signals(interrupt)
-    told, note = show_sample(shards, key, out, max_px)
-    click.echo(told)
-    if note:
-        click.echo(note, err=True)
+    click.echo(draw(shards, key, out, max_px) if out else tell(shards, key))

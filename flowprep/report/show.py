@@ -1,9 +1,10 @@
-"""`flowprep show`: one sample as a contact sheet or playing, and what its json says."""
+"""`flowprep show`: what the json of a sample says, or the sample as a contact sheet or playing."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ from flowprep.report.find import place_of
 from flowprep.report.gif import write_gif
 from flowprep.report.picture import below, beside, framed, legend, png, resized, text
 from flowprep.report.samples import fitting, longest_of, overview_frames
+from flowprep.shard.columns import Index
+from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleInfo
 from flowprep.storage import publish, scratch_folder, write_whole
 
@@ -29,28 +32,37 @@ GIF_FRAMES = 150
 """A longer clip loses frames in a GIF, evenly."""
 
 
-def show(out: Path, wanted: str, to: Path | None, max_px: float | None) -> tuple[str, str]:
-    """(the json of a sample, a note), after its picture is written to `to`.
+def tell(out: Path, wanted: str) -> str:
+    """The json of a sample. Raises FlowprepError when there is no such sample or it is damaged."""
+    layout, index = open_index(out)
+    with _opened(layout, index, wanted) as clip:
+        return pretty(clip.info)
+
+
+def draw(out: Path, wanted: str, to: Path, max_px: float | None) -> str:
+    """Write the picture of a sample to `to`; what was written, in words.
 
     Raises FlowprepError when there is no such sample or it does not decode, or for another suffix.
     """
-    write = WRITERS.get(to.suffix.lower()) if to else None
-    if to and not write:
+    if not (write := WRITERS.get(to.suffix.lower())):
         allowed = ", ".join(WRITERS)
         raise FlowprepError(f"--out {to}: unknown kind of picture", f"allowed: {allowed}")
     layout, index = open_index(out)
-    if to:
-        require_outside(to, layout)
+    require_outside(to, layout)
+    with _opened(layout, index, wanted) as clip:
+        note = write(to, clip, max_px or _longest_px(clip))
+        return "\n".join([f"{to}: {clip.info.key}, {_about(clip.info)}", *([note] if note else [])])
+
+
+@contextmanager
+def _opened(layout: Layout, index: Index, wanted: str) -> Iterator[Clip]:
     ((shard, row),) = index.rows([place_of(index, wanted)])
     try:
-        clip = open_clip(layout, shard, row)
-        longest_px = max_px or _longest_px(clip)
-        note = write(to, clip, longest_px) if to and write else ""
+        yield open_clip(layout, shard, row)
     except ValueError as error:
         raise FlowprepError(
             f"{row.key}: {error}", "flowprep verify tells what is damaged"
         ) from error
-    return pretty(clip.info), note
 
 
 def _longest_px(clip: Clip) -> float:
@@ -81,10 +93,13 @@ UNIT = "px per frame step"
 
 
 def _titles(info: SampleInfo) -> list[str]:
-    about = f"{info.n_frames} frames of {info.width} x {info.height}"
-    motion = f"mean flow {info.flow_mean_px:.2f} px, longest {info.flow_max_px:.2f} px"
     label = f", {info.label}" if info.label else ""
-    return [info.key, f"{info.path} ({info.split}{label})", f"{about}; {motion}"]
+    return [info.key, f"{info.path} ({info.split}{label})", _about(info)]
+
+
+def _about(info: SampleInfo) -> str:
+    about = f"{info.n_frames} frames of {info.width} x {info.height}"
+    return f"{about}; mean flow {info.flow_mean_px:.2f} px, longest {info.flow_max_px:.2f} px"
 
 
 def _band(clip: Clip, numbers: list[int], longest_px: float) -> U8:

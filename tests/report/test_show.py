@@ -145,10 +145,26 @@ def test_a_long_clip_loses_frames_in_a_gif_and_says_so(
 ) -> None:
     monkeypatch.setattr("flowprep.report.show.GIF_FRAMES", 3)
     result = cli("show", made, row["key"], "--out", tmp_path / "a.gif")
-    assert "a.gif has one frame of 2, 3 in all" in result.stderr
+    assert "a.gif has one frame of 2, 3 in all" in result.stdout
     pictures, times = _decoded(tmp_path / "a.gif")
     assert len(pictures) == 3
     assert np.allclose(np.diff(times), 0.08)
+
+
+def test_a_picture_is_told_in_a_line_and_not_buried_in_json(
+    cli: Cli, made: Path, row: dict[str, Any], tmp_path: Path
+) -> None:
+    to = tmp_path / "a.png"
+    said = cli("show", made, row["key"], "--out", to).output
+    assert said.startswith(f"{to}: {row['key']}, {row['n_frames']} frames of {WIDTH} x {HEIGHT}; ")
+    assert len(said.splitlines()) == 1
+
+
+def test_an_option_that_would_do_nothing_is_refused(
+    cli: Cli, made: Path, row: dict[str, Any]
+) -> None:
+    result = cli("show", made, row["key"], "--max-px", 5)
+    assert (result.exit_code, "nothing without --out" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize(

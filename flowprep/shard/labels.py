@@ -24,7 +24,7 @@ def read_labels(path: Path, hint: str = HINT) -> tuple[Any, str]:
     FlowprepError, with `hint` where columns are missing.
     """
     table = _read(path, hint)
-    by = _key_column(path, table, hint)
+    (by,) = [name for name in KEYS if name in table.column_names]
     _check_unique(path, table[by])
     return table, by
 
@@ -33,6 +33,9 @@ def _read(path: Path, hint: str) -> Any:
     """A table of strings."""
     try:
         table = _parsed(path)
+        _check_columns(path, table, hint)
+        wanted = [n for n in table.column_names if n in (*KEYS, "label") or n.startswith("split")]
+        table = table.select(wanted)
         return table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
     except FileNotFoundError:
         raise FlowprepError(f"no such file: {path}", "check the path of the labels") from None
@@ -50,8 +53,7 @@ def _parsed(path: Path) -> Any:
         table = _csv(path)
     else:
         raise FlowprepError(f"the table {path} is not usable", "give a .csv, .parquet or .jsonl")
-    wanted = [n for n in table.column_names if n in (*KEYS, "label") or n.startswith("split")]
-    return table.select(wanted)
+    return table
 
 
 def _csv(path: Path) -> Any:
@@ -63,14 +65,15 @@ def _csv(path: Path) -> Any:
     return pyarrow.csv.read_csv(path, convert_options=text)
 
 
-def _key_column(path: Path, table: Any, hint: str) -> str:
-    found = [name for name in KEYS if name in table.column_names]
-    if len(found) != 1 or "label" not in table.column_names:
-        has = ", ".join(table.column_names) or "none of them"
-        raise FlowprepError(f"{path} has not the columns that are needed: {has}", hint)
+def _check_columns(path: Path, table: Any, hint: str) -> None:
+    names = table.column_names
+    if not (keys := set(KEYS) & set(names)) or "label" not in names:
+        lacks = "label" if keys else " or ".join(KEYS)
+        raise FlowprepError(f"{path} has no column {lacks}; it has {', '.join(names)}", hint)
+    if len(keys) > 1:
+        raise FlowprepError(f"{path} has both columns {' and '.join(KEYS)}", "leave one of them")
     if not len(table):
         raise FlowprepError(f"{path} has no row", hint)
-    return found[0]
 
 
 def _check_unique(path: Path, column: Any) -> None:

@@ -250,8 +250,9 @@ def test_tables_by_key_of_every_kind(labelled: Path, tmp_path: Path, suffix: str
 @pytest.mark.parametrize(
     ("text", "split", "words"),
     [
-        ("name,label\na,b\n", 0, "has not the columns"),
-        ("path,split\na,train\n", 0, "has not the columns"),
+        ("name,label\na,b\n", 0, "has no column key or path; it has name, label\n"),
+        ("path,split\na,train\n", 0, "has no column label; it has path, split\n"),
+        ("path,key,label\na,b,c\n", 0, "has both columns"),
         ("path,label\n", 0, "has no row"),
         ("path,label\nleft/0.mp4,a\nleft/0.mp4,b\n", 0, "left/0.mp4 more than once"),
         ("path,label\nleft/0.avi,a\n", 0, "labels no sample: it has path left/0.avi"),

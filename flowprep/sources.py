@@ -49,9 +49,10 @@ def read_source(place: str, labels: str = "auto", style: str = "") -> Source:
 
     Raises FlowprepError when there is none or the list is not usable.
     """
-    path = refuse_url(place, "--src")
+    path = refuse_url(place, "FOLDER" if style else "--src")
     if not path.exists():
-        raise FlowprepError(f"--src {place}: no such file or folder", "check the path")
+        flag = "" if style else "--src "
+        raise FlowprepError(f"{flag}{place}: no such file or folder", "check the path")
     absolute = path.absolute()
     if style:
         source = _from_image_folders(path.resolve(), place, labels == "auto")
@@ -213,17 +214,17 @@ def _from_folder(root: Path, paths: list[str], labelled: bool) -> Source:
         )
         for p in paths
     ]
-    notes = list(_folder_notes(videos, has_splits, is_tree and labelled))
-    outside = [p for p, below in inner.items() if below.count("/") != 1]
-    if labelled and 0 < 2 * len(outside) < len(paths):
-        notes.append(
-            f"no labels from the folders: {len(outside)} of {len(paths)} ({outside[0]!r} for one) "
-            "are not in a folder of their class"
-        )
-    return Source(root, videos, notes)
+    odd = _odd_one(inner) if labelled else ""
+    return Source(root, videos, list(_folder_notes(videos, has_splits, is_tree and labelled, odd)))
 
 
-def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool) -> Iterator[str]:
+def _odd_one(inner: dict[str, str]) -> str:
+    """The first video that keeps a tree of folders from being classes; "" where there is none."""
+    deep = any("/" in path for path in inner.values())
+    return next((p for p, path in inner.items() if path.count("/") != 1), "") if deep else ""
+
+
+def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool, odd: str) -> Iterator[str]:
     if has_splits:
         counts = Counter(v.split for v in videos)
         yield "splits from the top folders: " + ", ".join(f"{s} {n}" for s, n in counts.items())
@@ -231,6 +232,8 @@ def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool) -> Itera
         classes = sorted({v.label for v in videos})
         shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         yield f"labels from the folders: {len(classes)} classes ({shown}); --labels none stops it"
+    elif odd:
+        yield f"no labels: folders give them where all videos lie as class/video; {odd!r} does not"
 
 
 def _from_list(path: Path) -> Source:

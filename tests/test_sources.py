@@ -50,9 +50,14 @@ def test_labels_none_takes_them_away_and_says_nothing_of_them(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("names", [("a.mp4", "walk/b.mp4"), ("walk/x/a.mp4", "run/y/b.mp4")])
-def test_any_other_tree_has_no_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
-    source = read_source(str(touch(tmp_path, *names)))
+def test_any_other_tree_has_no_labels_and_says_why(tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = touch(tmp_path, *names)
+    source = read_source(str(root))
     assert set(said(source).values()) == {("train", "")}
+    (note,) = source.notes
+    assert note.startswith("no labels: ")
+    assert any(repr(name) in note for name in names if name.count("/") != 1)
+    assert read_source(str(root), labels="none").notes == []
 
 
 def test_a_tree_that_a_few_files_keep_from_having_labels_says_so(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_the_module_runs_as_the_command_does() -> None:
         [sys.executable, "-m", "flowprep", "verify", "/nowhere"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: /nowhere: no flowprep dataset here\nHint: ")
+    assert done.stderr.startswith("Error: /nowhere: no such folder\nHint: ")
 
 
 def test_engines_says_of_each_whether_it_is_live_and_how_to_get_it(cli: Cli) -> None:

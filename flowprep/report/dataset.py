@@ -18,7 +18,7 @@ from flowprep.config import load_toml
 from flowprep.errors import FlowprepError
 from flowprep.shard.columns import Index
 from flowprep.shard.index import FAILURES_SCHEMA, load_dataset
-from flowprep.shard.layout import Layout
+from flowprep.shard.layout import Layout, layout_of
 from flowprep.shard.runs import Run, load_runs
 from flowprep.storage import oddity, plain, sha256_file
 
@@ -70,11 +70,7 @@ class Dataset:
 
 def open_index(out: Path) -> tuple[Layout, Index]:
     """Raises FlowprepError when there is no dataset, or its index does not read."""
-    layout = Layout(out.resolve())
-    if not layout.internal.is_dir():
-        raise FlowprepError(
-            f"{out}: no flowprep dataset here", "give the folder that flowprep extract wrote"
-        )
+    layout = layout_of(out)
     if oddity(layout.index) == "is missing":
         raise FlowprepError(
             f"{out}: there is no index yet", "run flowprep extract again: it ends with the index"

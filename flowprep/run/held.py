@@ -12,8 +12,8 @@ from flowprep.errors import FlowprepError
 from flowprep.run.living import finish_pending
 from flowprep.shard.commit import finish_swap
 from flowprep.shard.index import Mark, load_dataset, load_mark
-from flowprep.shard.layout import Layout
-from flowprep.storage import exclusive, plain, refuse_url, sha256_file
+from flowprep.shard.layout import Layout, layout_of
+from flowprep.storage import exclusive, plain, sha256_file
 
 
 @contextmanager
@@ -47,9 +47,7 @@ def finished(out: str) -> Iterator[tuple[Layout, list[Mark]]]:
 
     Raises FlowprepError when there is none, when it is not finished, or its tables are damaged.
     """
-    layout = Layout(refuse_url(out, "SHARDS").resolve())
-    if not layout.internal.is_dir():
-        raise FlowprepError(f"{out}: no flowprep dataset here", "give the folder of one")
+    layout = layout_of(out)
     with held(layout, out):
         try:
             marks = _vouched_marks(layout)

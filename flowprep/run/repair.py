@@ -32,7 +32,7 @@ from flowprep.run.salvage import (
 )
 from flowprep.run.schedule import Outcome
 from flowprep.shard.index import dataset_bytes, failures_bytes, index_bytes, load_failures
-from flowprep.shard.layout import Layout
+from flowprep.shard.layout import layout_of
 from flowprep.sources import Source, read_source
 from flowprep.storage import oddity, refuse_url
 
@@ -43,9 +43,7 @@ def repair(order: Order, display: Display) -> Repaired:
     Raises FlowprepError when the user must act: the plan or the settings are damaged, something
     else lies where a file must go, the videos are not where they were.
     """
-    layout = Layout(refuse_url(order.out, "SHARDS").resolve())
-    if not layout.internal.is_dir():
-        raise FlowprepError(f"{order.out}: no flowprep dataset here", "give the folder of one")
+    layout = layout_of(order.out)
     with held(layout, order.out):
         found = [f for f in order.check() if layout.out / f.file != layout.lock]
         order.show(found)

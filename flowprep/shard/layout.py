@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowprep.storage import INTERNAL
+from flowprep.errors import FlowprepError
+from flowprep.storage import INTERNAL, refuse_url
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,16 @@ class Layout:
     def committed(self) -> list[str]:
         """Names of the shards that have a commit mark, sorted."""
         return sorted(path.stem for path in self.marks.glob("*.json"))
+
+
+def layout_of(out: str | Path) -> Layout:
+    """The layout of a dataset that is there. Raises FlowprepError where none is."""
+    layout = Layout(refuse_url(str(out), "SHARDS").resolve())
+    if not layout.out.is_dir():
+        raise FlowprepError(f"{out}: no such folder", "give the folder that flowprep extract wrote")
+    if not layout.internal.is_dir():
+        raise FlowprepError(
+            f"{out}: no flowprep dataset here",
+            f"give the folder that flowprep extract wrote: {INTERNAL}/ lies in it",
+        )
+    return layout

@@ -11,14 +11,13 @@ from pathlib import Path
 from flowprep.processes import process_pool, usable_cores
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
-from flowprep.shard.layout import Layout
+from flowprep.shard.layout import Layout, layout_of
 from flowprep.storage import plain
 from flowprep.verify.deep import check_samples
 from flowprep.verify.shallow import (
     check_dataset,
     check_shard,
     load_marks,
-    require_dataset,
 )
 
 Watch = Callable[[int, int], None]
@@ -31,7 +30,7 @@ def verify(out: Path, *, deep: bool = False, watch: Watch | None = None) -> list
     Shallow: every byte against the hashes that vouch for it. Deep: every sample decoded as well.
     Raises FlowprepError when there is no dataset.
     """
-    layout = require_dataset(out)
+    layout = layout_of(out)
     marks, findings = load_marks(layout)
     findings += check_dataset(layout, marks)
     work = partial(_check, layout, _classes(layout), deep)

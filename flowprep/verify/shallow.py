@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from flowprep.config import load_toml, settings_from
-from flowprep.errors import FlowprepError
 from flowprep.records import Finding
 from flowprep.shard.index import Mark, dali_idx, load_dataset, load_index, load_mark
 from flowprep.shard.layout import Layout
@@ -255,13 +254,3 @@ def _hit(path: Path, mark: Mark) -> tuple[list[str], str]:
     if damaged:
         where += f"; {len(damaged)} of {len(mark.samples)} samples hit"
     return [""], where
-
-
-def require_dataset(out: Path) -> Layout:
-    """The layout of `out`. Raises FlowprepError when it is no dataset of ours."""
-    layout = Layout(out.resolve())
-    if not layout.internal.is_dir():
-        raise FlowprepError(
-            f"{out}: no flowprep dataset here", "give the folder that flowprep extract wrote"
-        )
-    return layout

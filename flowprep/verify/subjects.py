@@ -14,10 +14,10 @@ from flowprep.errors import FlowprepError
 from flowprep.flow.base import Engine, get_engine
 from flowprep.records import Video
 from flowprep.shard.index import Mark
-from flowprep.shard.layout import Layout
+from flowprep.shard.layout import Layout, layout_of
 from flowprep.shard.schema import SampleRow
 from flowprep.storage import plain, refuse_url
-from flowprep.verify.shallow import load_marks, require_dataset
+from flowprep.verify.shallow import load_marks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def choose(marks: list[Mark], n: int, seed: int) -> list[tuple[str, SampleRow]]:
 
 def prepare(out: Path, n: int, seed: int, src: str) -> tuple[Bench, list[Subject]]:
     """The samples that are chosen, and how they were made. Raises FlowprepError."""
-    layout = require_dataset(out)
+    layout = layout_of(out)
     bench, videos = _bench(layout, src)
     marks, _ = load_marks(layout)
     return bench, [

@@ -293,7 +293,7 @@ def test_the_order_of_classes_is_given(dataset: Dataset, tmp_path: Path) -> None
     ("text", "problem"),
     [
         ("path,label\na/clip0.mp4,x\na/clip0.mp4,y\n", "a/clip0.mp4 more than once"),
-        ("path,key,label\na,b,c\n", "not the columns"),
+        ("path,key,label\na,b,c\n", "has both columns key and path"),
         ("path,label\nnowhere.mp4,x\n", "labels no clip"),
         ('path,label\na/clip0.mp4,"x\ny"\n', "holds a line break"),
         ("path,label\na/clip0.mp4,  \n", "nothing but blanks"),
@@ -591,7 +591,7 @@ def test_what_is_not_finished_is_refused(dataset: Dataset, tmp_path: Path) -> No
     assert "is not finished, or damaged" in dataset.remove("a/clip0.mp4", code=2)
     assert "is not finished, or damaged" in dataset.relabel({"a/clip0.mp4": "b"}, code=2)
     nowhere = Dataset(dataset.src, tmp_path / "nowhere", dataset.cli)
-    assert "no flowprep dataset here" in nowhere.remove("a", code=2)
+    assert "no such folder" in nowhere.remove("a", code=2)
     assert not nowhere.out.exists()
 
 

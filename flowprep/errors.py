@@ -44,7 +44,7 @@ ADVICE: dict[str, str] = {
     "too-large": "scale or cut the file first",
     "too-short": "take it out of the source; a clip needs two frames",
     "truncated": "get the file again: its end is missing",
-    "frames-missing": "get the file again, or encode it anew",
+    "frames-missing": "get the file again, or encode it anew; of imported frames look at --style",
     "decode-error": "get the file again, or encode it anew",
     "changed": "wait until nothing writes to the file any more",
     "flow-error": "try another --engine on it and report it",

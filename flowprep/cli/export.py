@@ -48,7 +48,7 @@ def export(
     )
     with watching() as watch:
         exported = run_export(order, watch)
-    tell_exported(exported, out)
+    tell_exported(exported, shards, out)
     if exported.problems:
         complain(
             f"{len(exported.problems)} samples are damaged and were not exported",

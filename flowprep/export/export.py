@@ -18,10 +18,10 @@ from flowprep.export.places import places
 from flowprep.export.source import finished_samples, identity
 from flowprep.export.stale import Stale, clear_stale, remove
 from flowprep.processes import process_pool, usable_cores
-from flowprep.shard.layout import Layout
+from flowprep.shard.layout import Layout, layout_of
 from flowprep.shard.reader import damaged_samples, read_current
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import plain, refuse_url, write_whole
+from flowprep.storage import plain, write_whole
 
 Watch = Callable[[int, int], None]
 """Told how many samples are done, and how many there are to do."""
@@ -51,6 +51,7 @@ class Exported:
     n_there: int = 0  # from runs before this one
     problems: dict[str, str] = field(default_factory=dict)  # key -> what is wrong with the sample
     stale: Stale = field(default_factory=Stale)
+    unfinished: bool = False  # the dataset is to have more than it has now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def export(order: Order, watch: Watch | None = None) -> Exported:
     Raises FlowprepError when the user must act: no dataset, an unknown key or split, another export
     in the folder, a full disk. What is finished stays, and a rerun goes on.
     """
-    layout = Layout(refuse_url(order.shards, "SHARDS").resolve())
+    layout = layout_of(order.shards)
     samples = finished_samples(layout, order.shards, may_be_empty=order.prune)
     rows = [row for row, _ in samples.values()]
     is_flat = order.form.style == "tsn"
@@ -98,7 +99,8 @@ def export(order: Order, watch: Watch | None = None) -> Exported:
         }
         there = {key for key, errand in errands.items() if errand.is_done(ledger)}
         todo = [errands[row.key] for row in chosen if row.key not in there]
-        told = Exported(n_there=len(chosen) - len(todo), stale=stale)
+        unfinished = not layout.dataset.exists()
+        told = Exported(n_there=len(chosen) - len(todo), stale=stale, unfinished=unfinished)
         there |= _run(todo, ledger, told, watch or (lambda done, total: None))
         if order.form.to == "rawframes":
             _write_lists(order.form, layout, ledger, [errands[key] for key in there])

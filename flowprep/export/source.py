@@ -16,8 +16,6 @@ def finished_samples(
     layout: Layout, shards: str, *, may_be_empty: bool
 ) -> dict[str, tuple[SampleRow, str]]:
     """key -> (row, shard) of what is committed. Raises FlowprepError when there is nothing."""
-    if not layout.internal.is_dir():
-        raise FlowprepError(f"{shards}: no flowprep dataset here", "give the folder of one")
     if os.path.lexists(layout.pending):
         raise FlowprepError(
             f"{shards} is being changed by flowprep relabel or remove, or that was interrupted",

@@ -35,8 +35,8 @@ def watching() -> Iterator[Watch]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def tell_exported(exported: Exported, out: str) -> None:
-    """Print what was made, what was there, and what is damaged."""
+def tell_exported(exported: Exported, shards: str, out: str) -> None:
+    """Print what was made, what was there, what is damaged, and whether more is to come."""
     console = Console(highlight=False)
 
     def say(text: str) -> None:
@@ -54,6 +54,8 @@ def tell_exported(exported: Exported, out: str) -> None:
         say(f"{_some(stale)}: of samples that the dataset has no more; --prune deletes them")
     there = f", {exported.n_there} were there" if exported.n_there else ""
     say(f"{out}: {exported.n_made} samples exported{there}")
+    if exported.unfinished:
+        say(f"{shards} is not finished: run flowprep extract again, and then this for the rest")
 
 
 def _some(places: list[str]) -> str:

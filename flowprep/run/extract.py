@@ -92,6 +92,8 @@ def _extract(request: Request, layout: Layout, display: Display) -> Summary:
         layout.dataset.unlink(missing_ok=True)
         write_whole(layout.manifest, listed, layout.scratch)
         _save_plan(layout, work)
+    if not jobs:
+        display.note(f"nothing to make: all {len(work.committed)} shards are there")
     make = partial(run_jobs, request, layout, work, jobs, display)
     outcome = logged(layout, request, work, display, make) if jobs else Outcome()
     return _finalise(layout, work, outcome)

@@ -88,7 +88,7 @@ def prepare(request: Request, layout: Layout, display: Display, dry: bool = Fals
     committed = set(layout.committed())
     frozen, retry = retried(layout) if request.retry_failed else (None, {})
     rows = make_plan(clips, settings, old, committed, frozen)
-    _tell_settled(rows, clips, display)
+    _tell_settled(rows, clips, committed, display)
     again = {failure.key for mark in retry.values() for failure in mark.failures}
     made = {row.key for row in rows if row.shard in committed} - again
     check_members(layout, [row for row in rows if row.key not in made], display)
@@ -105,10 +105,17 @@ def prepare(request: Request, layout: Layout, display: Display, dry: bool = Fals
     )
 
 
-def _tell_settled(rows: list[PlanRow], clips: list[Clip], display: Display) -> None:
+def _tell_settled(
+    rows: list[PlanRow], clips: list[Clip], committed: set[str], display: Display
+) -> None:
     """Finished clips stay as they are, whatever is said of them now."""
     said = {clip.key: (clip.split, clip.label) for clip in clips}
     kept = [r for r in rows if r.key in said and said[r.key] != (r.split, r.label)]
+    gone = [row.path for row in rows if row.shard in committed and row.key not in said]
+    if gone:
+        display.note(
+            f"{len(gone)} finished clips are not in the source now and stay, {gone[0]} for one"
+        )
     if kept:
         both = [(kept[0].split, kept[0].label), said[kept[0].key]]
         was, now = (f"{split}/{label or '-'}" for split, label in both)

@@ -264,7 +264,7 @@ class TextDisplay:
             f"{self.tally.rate:.1f} flows/s",
             f"{duration(eta)} left" if eta is not None else "",
             f"{self.tally.counts['failures']} failed" if self.tally.counts["failures"] else "",
-            f"bottleneck: {self.tally.bottleneck}",
+            f"bottleneck: {self.tally.bottleneck}" if self.tally.rate else "",
         ]
         return ", ".join(part for part in parts if part)
 

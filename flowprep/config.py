@@ -47,14 +47,24 @@ class Settings:
     clip_frames: int = field(default=0, metadata={"help": "frames of a window; 0 = whole pieces"})
     clip_stride: int = field(default=0, metadata={"help": "frames between windows; 0 = no overlap"})
     labels: Labels = field(default="auto", metadata={"help": "auto, none, or a dataset"})
-    engine: str = field(default="auto", metadata={"help": "see flowprep engines"})
+    engine: str = field(
+        default="auto", metadata={"help": "who computes the flow: flowprep engines lists them"}
+    )
     engine_params: dict[str, Any] = field(default_factory=dict, metadata={"help": "name=value"})
     flow_map: str = field(default="symmetric", metadata={"help": "how flow becomes codes"})
     bound_px: float = field(default=20.0, metadata={"help": "flow beyond it saturates, pixels"})
-    rgb_codec: str = field(default="x264", metadata={"help": "how RGB is stored"})
-    flow_codec: str = field(default="x264-flow", metadata={"help": "how flow is stored"})
+    rgb_codec: str = field(
+        default="x264", metadata={"help": "how RGB is stored: x264, x264-fast, ffv1, jpeg"}
+    )
+    flow_codec: str = field(
+        default="x264-flow",
+        metadata={
+            "help": "how flow is stored: x264-flow, x264-flow-fast, ffv1-flow, jpeg-flow; "
+            "of --flow-map int16: ffv1-flow16"
+        },
+    )
     shard_frames: int = field(default=8192, metadata={"help": "frames in a shard, about"})
-    seed: int = field(default=0, metadata={"help": "of the order of clips"})
+    seed: int = field(default=0, metadata={"help": "of the order of clips in the shards"})
 
     def __post_init__(self) -> None:
         for check in _CHECKS:

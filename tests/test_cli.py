@@ -92,6 +92,11 @@ def test_help_loads_nothing_that_takes_long() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_no_command_is_cut_short_in_the_list_of_commands(cli: Cli) -> None:
+    assert "..." not in cli("--help").output.replace("[ARGS]...", "")
+    assert "..." not in cli("import", "--help").output.replace("[ARGS]...", "")
+
+
 def test_the_version_is_that_of_the_package(cli: Cli) -> None:
     import flowprep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowprep.cli.options import SETTING_FLAGS
 from flowprep.cli.recipes import chosen_settings
-from flowprep.codec.base import DEFAULT_FLOW, DEFAULT_RGB
+from flowprep.codec.base import CODECS, DEFAULT_FLOW, DEFAULT_RGB
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
 
@@ -47,6 +48,13 @@ def test_every_setting_is_covered_here_and_on_the_command_line() -> None:
     assert set(OTHER) == names
     assert set(SETTING_FLAGS) == names - {"engine_params", "labels"}  # those are repeated
     assert all(f.metadata["help"] for f in fields(Settings))
+
+
+def test_the_help_names_every_codec() -> None:
+    described = {f.name: f.metadata["help"] for f in fields(Settings)}
+    for name, entry in CODECS.items():
+        help_text = described["rgb_codec" if entry.kind == "rgb" else "flow_codec"]
+        assert name in re.split("[:;,] | ", help_text)
 
 
 @pytest.mark.parametrize("name", OTHER)

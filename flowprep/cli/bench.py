@@ -51,7 +51,7 @@ from flowprep.cli.options import Finite
 def bench(
     engines: tuple[str, ...], budget_s: float, hours: float, fps: float, size: int, as_json: bool
 ) -> None:
-    """Measure the engines on a rendered clip, and tell what a dataset would take."""
+    """Measure the engines on a rendered clip. And tell what a dataset would take."""
     from flowprep.bench.outlook import Dataset
     from flowprep.bench.run import Order
     from flowprep.bench.run import bench as measure

@@ -12,7 +12,9 @@ import click
 @click.option("--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True,
               help="Ray, or plain processes.")  # fmt: skip
 def demo(folder: Path, executor: str) -> None:
-    """Render videos with known motion into FOLDER, extract and verify them, show the result."""
+    """Render, extract and verify videos of known motion, in FOLDER. Then tell how far the flow is
+    from the truth, and draw it.
+    """
     from flowprep.demo import run_demo
 
     run_demo(folder, executor)

@@ -7,7 +7,7 @@ import click
 
 @click.command()
 def engines() -> None:
-    """Which engines are live here, and the line that installs each that is not."""
+    """List the engines that are live here. Of the others: what they lack, and how to get it."""
     from flowprep.flow.base import AUTO_ORDER, engine_status, registry
 
     for name in registry():

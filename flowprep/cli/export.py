@@ -30,7 +30,7 @@ from flowprep.cli.group import EXIT_FAILURES, complain, interrupt, on_signals
 def export(
     shards: str, to: str, out: str, keys: Path | None, split: str, prune: bool, **images: Any
 ) -> None:
-    """Samples of a dataset as the files that other tools read."""
+    """Write samples as the files that other tools read."""
     from flowprep.export.export import Order
     from flowprep.export.export import export as run_export
     from flowprep.export.tell import tell_exported, watching

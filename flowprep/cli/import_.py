@@ -64,7 +64,7 @@ def rawframes(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Folders of RGB and flow images: all frames, at their size, with the flow they came with."""
+    """Folders of RGB and flow images. All frames, at their size, with the flow they came with."""
     from flowprep.run.executors import Resources
     from flowprep.run.prepare import Request
     from flowprep.storage import read_text

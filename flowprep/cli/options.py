@@ -121,11 +121,11 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--ray-address", help="Join this Ray cluster; auto finds one."),
             click.option(
                 "--workers", type=click.IntRange(0), default=0,
-                help="Workers  [default: one per core]",
+                help="Processes that make shards  [default: one per core]",
             ),
             click.option(
                 "--workers-per-gpu", type=click.IntRange(0), default=0,
-                help="With a GPU engine  [default: one for two cores, 2 to 8]",
+                help="The same for each GPU of a GPU engine  [default: one for two cores, 2 to 8]",
             ),
             click.option(
                 "--gpu-mem", "gpu_mem_gib", type=Finite(0), default=0, help="GiB of each "

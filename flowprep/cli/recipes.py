@@ -25,7 +25,7 @@ def chosen_settings(recipe: str | None, given: dict[str, Any]) -> Settings:
 
 @click.command()
 def recipes() -> None:
-    """The recipes that come with flowprep: settings of named datasets, for extract --recipe."""
+    """List the settings of named datasets, for extract --recipe."""
     for name, path in shipped_recipes().items():
         table = load_toml(path)
         settings = asdict(settings_from(table["settings"], name))

@@ -17,7 +17,7 @@ from flowprep.cli.group import interrupt, on_signals
 @click.option("--classes", default="", help="A text with all classes by index, one a line: the "
               "known ones first  [default: new ones follow by name]")  # fmt: skip
 def relabel(shards: str, table: Path, with_cls: bool, classes: str) -> None:
-    """Give samples new labels, from a table with the columns path or key, and label."""
+    """Give samples new labels. TABLE is a .csv, .parquet or .jsonl with path or key, and label."""
     from flowprep.records import printable
     from flowprep.run.relabel import relabel as run_relabel
 

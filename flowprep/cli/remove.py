@@ -16,7 +16,7 @@ from flowprep.cli.group import interrupt, on_signals
 @click.option("--key", "names", multiple=True, help="A key or a path; may be repeated.")
 @click.option("--lift", is_flag=True, help="Let what was removed come back with the next extract.")
 def remove(shards: str, keys: TextIO | None, names: tuple[str, ...], lift: bool) -> None:
-    """Take samples out for good: by key, or all of a source file by its path."""
+    """Take samples out for good. By key, or all of a source file by its path."""
     from flowprep.records import printable
     from flowprep.run.remove import lift as run_lift
     from flowprep.run.remove import remove as run_remove

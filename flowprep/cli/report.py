@@ -20,9 +20,11 @@ from flowprep.cli.group import interrupt, on_signals
 @click.option("--key", "keys", multiple=True, metavar="KEY",
               help="Show this one too: a key, or a video's path; may be repeated.")  # fmt: skip
 def report(shards: Path, out: Path, samples: int, seed: int, keys: tuple[str, ...]) -> None:
-    """Write one HTML page that shows what is in a dataset, with samples that play."""
+    """Write one HTML page of what is in a dataset. It needs no other file; samples play."""
+    from rich.filesize import decimal
+
     from flowprep.report.page import write_report
 
     on_signals(interrupt)
     n_bytes = write_report(shards, out, n_samples=samples, seed=seed, keys=keys)
-    click.echo(f"{out}: {n_bytes / 1e6:.1f} MB")
+    click.echo(f"{out}: {decimal(n_bytes)}")

@@ -39,7 +39,9 @@ def verify(
     as_json: bool,
     **resources: Any,
 ) -> None:
-    """Check a dataset: every byte, with --deep every frame, with --recompute some flow."""
+    """Check every byte of a dataset, and mend it. With --deep every frame, with --recompute some
+    flow; with --repair what is damaged is made again.
+    """
     from flowprep.inspection import Inspection
     from flowprep.run.executors import Resources
 

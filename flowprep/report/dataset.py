@@ -130,17 +130,23 @@ def _stated(layout: Layout) -> tuple[dict[str, Any], list[str]]:
 
 def load_failed(path: Path) -> list[Failed]:
     """failures.parquet by reason. Raises ValueError unless it is our table."""
+    table = failures_table(path)
+    reasons = Counter(dict(_counted(table["reason"])))
+    return [
+        _failed(reason, table.filter(pc.equal(table["reason"], reason)))
+        for reason, _ in reasons.most_common()
+    ]
+
+
+def failures_table(path: Path) -> pa.Table:
+    """failures.parquet. Raises ValueError unless it is our table."""
     try:
         table = pq.read_table(plain(path))
     except pa.ArrowException as error:
         raise ValueError(f"{path.name} does not read: {error}") from error
     if not table.schema.equals(FAILURES_SCHEMA) or any(c.null_count for c in table.columns):
         raise ValueError(f"{path.name} is not in the form flowprep writes")
-    reasons = Counter(dict(_counted(table["reason"])))
-    return [
-        _failed(reason, table.filter(pc.equal(table["reason"], reason)))
-        for reason, _ in reasons.most_common()
-    ]
+    return table
 
 
 def _failed(reason: str, table: pa.Table) -> Failed:

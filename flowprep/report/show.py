@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from flowprep.codec.base import get_codec
-from flowprep.errors import FlowprepError
-from flowprep.records import U8
+from flowprep.errors import ADVICE, FlowprepError
+from flowprep.records import U8, printable
 from flowprep.report.clip import Clip, open_clip
 from flowprep.report.color import flow_to_rgb
-from flowprep.report.dataset import open_index, require_outside
+from flowprep.report.dataset import failures_table, open_index, require_outside
 from flowprep.report.find import place_of
 from flowprep.report.gif import write_gif
 from flowprep.report.picture import below, beside, framed, legend, png, resized, text
@@ -56,13 +57,35 @@ def draw(out: Path, wanted: str, to: Path, max_px: float | None) -> str:
 
 @contextmanager
 def _opened(layout: Layout, index: Index, wanted: str) -> Iterator[Clip]:
-    ((shard, row),) = index.rows([place_of(index, wanted)])
-    try:
+    ((shard, row),) = index.rows([_place(layout, index, wanted)])
+    with _told(row.key):
         yield open_clip(layout, shard, row)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Damage as an error of the user's."""
+    try:
+        yield
     except ValueError as error:
-        raise FlowprepError(
-            f"{row.key}: {error}", "flowprep verify tells what is damaged"
-        ) from error
+        raise FlowprepError(f"{what}: {error}", "flowprep verify tells what is damaged") from error
+
+
+def _place(layout: Layout, index: Index, wanted: str) -> int:
+    """`place_of`, which knows samples; of clips that failed or are to come this says so."""
+    try:
+        return place_of(index, wanted)
+    except FlowprepError as error:
+        with _told(f"no sample {printable(wanted)!r}"):
+            table = failures_table(layout.failures)
+        named = pc.or_(pc.equal(table["key"], wanted), pc.equal(table["path"], wanted))
+        for failure in table.filter(named).slice(0, 1).to_pylist():
+            what = f"{wanted} failed: {failure['reason']}: {failure['message']}"
+            raise FlowprepError(printable(what), ADVICE.get(failure["reason"], "")) from None
+        if layout.dataset.exists():
+            raise
+        what = f"{error.message}, and the dataset is not finished"
+        raise FlowprepError(what, f"run flowprep extract again, or {error.hint}") from None
 
 
 def _longest_px(clip: Clip) -> float:

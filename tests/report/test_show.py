@@ -220,3 +220,20 @@ def test_the_nearest_names_are_found_among_many() -> None:
         mistyped = wanted[:place] + "!" + wanted[place + 1 :]
         assert nearest(column, mistyped)[0] == wanted
     assert nearest(column, "\N{SNOWMAN}" * 9) == []
+
+
+def test_a_clip_that_failed_or_is_to_come_is_told_from_a_name_that_is_unknown(
+    cli: Cli, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "page.mp4").write_text("<html>")
+    options = ("--engine", "constant", "--executor", "local")
+    assert cli("extract", "--src", source, "--out", out, *options).exit_code == 3
+    failed = cli("show", out, "page.mp4")
+    assert failed.exit_code == 2
+    assert "page.mp4 failed: not-a-video: " in failed.stderr
+    assert "Hint: get the file again" in failed.stderr
+    assert "no sample 'other.mp4'\n" in cli("show", out, "other.mp4").stderr
+    (out / "_flowprep" / "dataset.json").unlink()
+    assert "the dataset is not finished" in cli("show", out, "other.mp4").stderr

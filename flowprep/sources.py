@@ -230,7 +230,7 @@ def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool, odd: str
         yield "splits from the top folders: " + ", ".join(f"{s} {n}" for s, n in counts.items())
     if is_tree:
         classes = sorted({v.label for v in videos})
-        shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+        shown = ", ".join(classes if len(classes) <= 6 else [*classes[:5], "..."])
         yield f"labels from the folders: {len(classes)} classes ({shown}); --labels none stops it"
     elif odd:
         yield f"no labels: folders give them where all videos lie as class/video; {odd!r} does not"

@@ -75,13 +75,14 @@ def list_videos(root: Path) -> list[str]:
 
 
 def list_image_folders(root: Path) -> list[str]:
-    """Folders below `root` that hold images, or no folder: what a tool has begun is listed too.
+    """Folders below `root` that hold images, or no folder: what a tool has begun is listed too,
+    unless no folder holds an image.
 
     Relative, "/" between folders, sorted; hidden ones and datasets not. Links to folders are
     followed once each.
     Raises OSError for a folder that cannot be read.
     """
-    found: list[str] = []
+    found: dict[str, bool] = {}  # folder -> whether it holds images
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
         here = os.stat(folder)
@@ -93,9 +94,11 @@ def list_image_folders(root: Path) -> list[str]:
             subfolders.clear()
             continue
         subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
-        if not subfolders or any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
-            found.append(Path(folder).relative_to(root).as_posix())
-    return sorted(path for path in found if path != ".")
+        has_images = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+        if has_images or not subfolders:
+            found[Path(folder).relative_to(root).as_posix()] = has_images
+    found.pop(".", None)
+    return sorted(found) if any(found.values()) else []
 
 
 def stamp(path: Path) -> tuple[int, int]:

@@ -359,6 +359,11 @@ def test_a_source_without_folders_of_images(tmp_path: Path, cli: Any) -> None:
     (tmp_path / "a.txt").touch()
     result = cli("import", "rawframes", tmp_path / "a.txt", *options)
     assert (result.exit_code, "is not a folder" in result.output) == (2, True)
+    (tmp_path / "videos" / "walk").mkdir(parents=True)
+    (tmp_path / "videos" / "walk" / "a.mp4").touch()
+    result = cli("import", "rawframes", tmp_path / "videos", *options)
+    assert (result.exit_code, "no folder of images in it" in result.output) == (2, True)
+    assert not (tmp_path / "shards").exists()
 
 
 def test_the_engine_of_an_import_is_for_imports_only(

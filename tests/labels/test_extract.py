@@ -208,7 +208,7 @@ def test_a_rerun_may_have_the_annotation_files_elsewhere_but_needs_them(
     places = ("--src", dataset / "videos", "--out", dataset / "out", *FAST)
     refused = cli("extract", *places)
     assert refused.exit_code == 2
-    assert "labels: 'ucf101' -> 'auto'" in refused.stderr
+    assert "--labels ucf101 -> auto" in refused.stderr
     config = dataset / "out" / "_flowprep" / "config.toml"
     refused = cli("extract", *places, "--recipe", config)
     assert refused.exit_code == 2

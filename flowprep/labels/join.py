@@ -123,6 +123,9 @@ def _tell_files(work: _Join, files: dict[str, list[str]], videos: dict[str, Vide
         if not paths:
             work.add("file-missing", annotation, "", "")
             continue
+        if len(paths) > 1 and not work.reader.has_copies:
+            work.add("contradiction", annotation, "", f"fits {', '.join(sorted(paths)[:3])}")
+            continue
         first, *others = sorted(paths, key=preference) if len(paths) > 1 else paths
         work.found.setdefault(first, annotation)
         spare |= {path: (annotation, f"{first} is taken") for path in others}

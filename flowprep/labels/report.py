@@ -30,7 +30,7 @@ SAYS: dict[Status, str] = {
     "unlabelled": "files whose annotation tells no label, left out",
     "listed-twice": "annotated twice, both the same",
     "file-twice": "further files of a video that has one, left out",
-    "contradiction": "annotations that contradict one another",
+    "contradiction": "annotations that contradict one another, or fit several videos",
 }
 SHOWN = 5
 """So many of a kind are named; --join-report has all."""
@@ -100,7 +100,7 @@ class JoinReport:
         if wrong := self.of("contradiction"):
             raise FlowprepError(
                 f"{len(wrong)} {SAYS['contradiction']}: {_first(wrong)}",
-                "keep one of them; --join-report FILE.csv lists all",
+                "keep one, or tell videos apart by their paths; --join-report FILE.csv lists all",
             )
         if self.of("matched"):
             return

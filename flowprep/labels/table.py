@@ -49,4 +49,5 @@ READER = Reader(
     names=lambda path: (f"/{path}", PurePosixPath(path).name, bare(path)),
     usage="csv:labels.csv",
     files_are="as the csv has them",
+    has_copies=False,
 )

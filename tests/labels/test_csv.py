@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flowprep.errors import FlowprepError
+from flowprep.labels.registry import READERS
 
 N = 220
 PATHS = [f"{'abécd'[i % 5]}/x {i:03d} [é].{'MP4' if i % 3 else 'mp4'}" for i in range(N)]
@@ -62,6 +63,21 @@ def test_by_name_with_or_without_suffix(tree: Path, meet: Callable[..., Any], co
         "file-missing": len(GONE) - 1,
         "label-missing": 1,
     }
+
+
+@pytest.mark.parametrize("column", ["name", "id"])
+def test_a_name_that_several_videos_have_tells_none_of_them(
+    tmp_path: Path, touch: Callable[..., None], meet: Callable[..., Any], column: str
+) -> None:
+    touch(tmp_path / "videos", ["walk/a.mp4", "jump/a.mp4", "walk/b.mp4"])
+    rows = {"name": ["a.mp4,walk", "b.mp4,walk"], "id": ["a,walk", "b,walk"]}[column]
+    met = meet(tmp_path / "videos", write(tmp_path / "l.csv", f"{column},label", rows))
+    with pytest.raises(FlowprepError, match=r"fits jump/a.mp4, walk/a.mp4") as error:
+        met.report.check(READERS["csv"])
+    assert "by their paths" in error.value.hint
+    by_path = write(tmp_path / "p.csv", "path,label", ["walk/a.mp4,walk", "jump/a.mp4,jump"])
+    met = meet(tmp_path / "videos", by_path)
+    assert met.videos == {"walk/a.mp4": ("train", "walk"), "jump/a.mp4": ("train", "jump")}
 
 
 @pytest.mark.parametrize(

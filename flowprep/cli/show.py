@@ -16,7 +16,7 @@ from flowprep.cli.options import Finite
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Picture to write: .png is a contact sheet, .gif and .mp4 play.")  # fmt: skip
 @click.option("--max-px", type=Finite(0, min_open=True),
-              help="Length of full colour  [default: longer than nearly all of the clip]")  # fmt: skip
+              help="Pixels of full colour  [default: longer than most of the clip]")  # fmt: skip
 def show(shards: Path, key: str, out: Path | None, max_px: float | None) -> None:
     """Print the json of a sample, or draw it. KEY is its key, or the path of its video; with --out
     it is drawn.

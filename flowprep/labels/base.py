@@ -65,4 +65,4 @@ class Reader:
     files_are: str  # how its videos are named
     near: Callable[[str], str] = lambda path: ""  # a name under which others of its kind may be
     rank: Callable[[str], int] = lambda path: 0  # of several files of one video the lowest is taken
-    has_copies: bool = True  # whether several files of one name are copies of one video
+    has_copies: bool = True  # whether files of one name in several folders are copies

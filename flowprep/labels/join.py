@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import get_args
 
 from flowprep.labels.base import Annotation, Annotations, Reader
@@ -123,7 +124,7 @@ def _tell_files(work: _Join, files: dict[str, list[str]], videos: dict[str, Vide
         if not paths:
             work.add("file-missing", annotation, "", "")
             continue
-        if len(paths) > 1 and not work.reader.has_copies:
+        if not work.reader.has_copies and len({PurePosixPath(p).parent for p in paths}) > 1:
             work.add("contradiction", annotation, "", f"fits {', '.join(sorted(paths)[:3])}")
             continue
         first, *others = sorted(paths, key=preference) if len(paths) > 1 else paths

@@ -49,7 +49,14 @@ def test_labels_none_takes_them_away_and_says_nothing_of_them(tmp_path: Path) ->
     assert source.notes == []
 
 
-@pytest.mark.parametrize("names", [("a.mp4", "walk/b.mp4"), ("walk/x/a.mp4", "run/y/b.mp4")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.mp4", "walk/b.mp4"),
+        ("walk/x/a.mp4", "run/y/b.mp4"),
+        ("walk/a.mp4", "run/b.mp4", "run/c.mp4", "stray.mp4"),
+    ],
+)
 def test_any_other_tree_has_no_labels_and_says_why(tmp_path: Path, names: tuple[str, ...]) -> None:
     root = touch(tmp_path, *names)
     source = read_source(str(root))
@@ -58,13 +65,6 @@ def test_any_other_tree_has_no_labels_and_says_why(tmp_path: Path, names: tuple[
     assert note.startswith("no labels: ")
     assert any(repr(name) in note for name in names if name.count("/") != 1)
     assert read_source(str(root), labels="none").notes == []
-
-
-def test_a_tree_that_a_few_files_keep_from_having_labels_says_so(tmp_path: Path) -> None:
-    folder = touch(tmp_path, "walk/a.mp4", "run/b.mp4", "run/c.mp4", "stray.mp4")
-    (note,) = read_source(str(folder)).notes
-    assert note.startswith("no labels from the folders: 1 of 4 ('stray.mp4' for one) are not in")
-    assert read_source(str(folder), labels="none").notes == []
 
 
 def test_a_dataset_among_folders_of_images_is_none_of_them(tmp_path: Path) -> None:

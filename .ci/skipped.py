@@ -19,6 +19,7 @@ ELSEWHERE = (
     "tests/bench/",
     "tests/run/test_cluster.py",
     "tests/docs/test_stories.py",
+    "tests/motionbench/test_whole.py",
 )
 
 

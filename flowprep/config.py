@@ -85,6 +85,12 @@ class Settings:
         """Who reads the source, as `get_decoder` takes it."""
         return {"name": "rawframes", **self.engine_params} if self.style else {}
 
+    def as_options(self) -> list[str]:
+        """What differs from the defaults, as it is given on the command line."""
+        plain = _as_options(Settings())
+        mine = _as_options(self).items()
+        return [f"{flag} {_told(flag, v)}" for flag, v in mine if v != plain.get(flag)]
+
     def differences(self, other: Settings) -> list[str]:
         """The settings that differ, as options: "--size 256 -> native"."""
         mine, theirs = _as_options(self), _as_options(other)

@@ -57,21 +57,12 @@ def list_videos(root: Path) -> list[str]:
     Links to folders are followed once each, so that a link to a parent does not loop. Raises
     OSError for a folder that cannot be read: its videos would be missing without a word.
     """
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
-        here = os.stat(folder)
-        if (here.st_dev, here.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
-        ]
-    return sorted(found)
+    return sorted(
+        (folder / name).relative_to(root).as_posix()
+        for folder, _, names in _walk(root)
+        for name in names
+        if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+    )
 
 
 def list_image_folders(root: Path) -> list[str]:
@@ -83,6 +74,23 @@ def list_image_folders(root: Path) -> list[str]:
     Raises OSError for a folder that cannot be read.
     """
     found: dict[str, bool] = {}  # folder -> whether it holds images
+    for folder, subfolders, names in _walk(root):
+        if INTERNAL in subfolders:
+            subfolders.clear()
+            continue
+        has_images = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
+        if has_images or not subfolders:
+            found[folder.relative_to(root).as_posix()] = has_images
+    found.pop(".", None)
+    return sorted(found) if any(found.values()) else []
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """(folder, names of its folders, of its files), from the top; hidden folders not.
+
+    Links to folders are followed once each, so that a link to a parent does not loop. What the
+    caller takes out of the folders is not gone through. Raises OSError for one that cannot be read.
+    """
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
         here = os.stat(folder)
@@ -90,15 +98,8 @@ def list_image_folders(root: Path) -> list[str]:
             subfolders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        if INTERNAL in subfolders:
-            subfolders.clear()
-            continue
         subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
-        has_images = any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-        if has_images or not subfolders:
-            found[Path(folder).relative_to(root).as_posix()] = has_images
-    found.pop(".", None)
-    return sorted(found) if any(found.values()) else []
+        yield Path(folder), subfolders, names
 
 
 def stamp(path: Path) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from click.testing import Result
 
 from flowprep import manifest
 from flowprep.cli import main
+from flowprep.config import Settings, load_toml, settings_from
 
 MakeVideo = Callable[..., Path]
 Cli = Callable[..., Result]
@@ -124,21 +126,25 @@ def test_engines_says_of_each_whether_it_is_live_and_how_to_get_it(cli: Cli) -> 
 RECIPES = Path(__file__).resolve().parents[1] / "pipelines" / "recipes"
 
 
-def test_recipes_lists_each_with_what_it_changes(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_recipes_lists_each_as_the_options_that_make_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Held against the text of the files."""
+    """Given to extract, they are the settings in the file."""
     monkeypatch.setattr("importlib.resources.files", lambda package: RECIPES)
     shown = cli("recipes")
     assert shown.exit_code == 0
     for path in RECIPES.glob("*.toml"):
-        text = path.read_text()
-        (about,) = [line for line in text.splitlines() if line.startswith("about = ")]
-        assert f"{path.stem:<12} {json.loads(about.removeprefix('about = '))}\n" in shown.output
-        block = shown.output.partition(f"{path.stem} ")[2].partition("\n\n")[0]
-        for setting in ("flow_map", "resize"):
-            assert (f"{setting} = " in block) == (f"{setting} = " in text)
-        assert "bound_px" not in block  # 20 px is the default
+        recipe = load_toml(path)
+        head, options, *rest = shown.output.partition(f"{path.stem} ")[2].split("\n")
+        assert head.strip() == recipe["recipe"]["about"]
+        assert not rest[0]
+        given = main.commands["extract"].make_context(
+            "extract", ["--src", "videos", "--out", "shards", *options.split()]
+        )
+        known, unset = asdict(Settings()), (None, ())
+        values = {k: v for k, v in given.params.items() if k in known and v not in unset}
+        assert recipe["settings"]["flow_map"] in options
+        assert replace(Settings(), **values) == settings_from(recipe["settings"], path.name)
 
 
 # --- one small dataset ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flowprep.cli.group import EXIT_FAILURES, EXIT_USER, complain, interrupt, is_debug, on_signals
-from flowprep.cli.options import RESOURCES, resource_options, setting_options
+from flowprep.cli.options import RESOURCES, resource_options, run_options, setting_options
 from flowprep.cli.recipes import chosen_settings
 
 
@@ -20,13 +20,7 @@ from flowprep.cli.recipes import chosen_settings
 @resource_options
 @click.option("--join-report", default="", metavar="FILE.csv",
               help="Write what came of every file and annotation; with --dry-run too.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
-@click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
-@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
-              help="More failed clips than this end with exit code 3.")  # fmt: skip
-@click.option("--strict-versions", is_flag=True, help="Refuse to go on with other versions.")
-@click.option("--log-json", is_flag=True, help="One JSON object a line on standard output.")
-@click.option("--quiet", is_flag=True, help="Only problems and the summary.")
+@run_options
 def extract(
     src: str,
     out: str,

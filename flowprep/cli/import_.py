@@ -9,7 +9,7 @@ import click
 
 from flowprep.cli.extract import carry_out
 from flowprep.cli.group import interrupt, on_signals
-from flowprep.cli.options import RESOURCES, resource_options, some_setting_options
+from flowprep.cli.options import RESOURCES, resource_options, run_options, some_setting_options
 from flowprep.config import IMPORTED, Settings
 from flowprep.rawframes import STYLES, get_style
 
@@ -44,13 +44,7 @@ def import_() -> None:
               help="Class names for the labels of the lists, one a line, from 0 on.")  # fmt: skip
 @some_setting_options(*TAKEN)
 @resource_options
-@click.option("--dry-run", is_flag=True, help="Show the plan and what it will cost; write nothing.")
-@click.option("--retry-failed", is_flag=True, help="Try the clips that failed again.")
-@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True,
-              help="More failed clips than this end with exit code 3.")  # fmt: skip
-@click.option("--strict-versions", is_flag=True, help="Refuse to go on with other versions.")
-@click.option("--log-json", is_flag=True, help="One JSON object a line on standard output.")
-@click.option("--quiet", is_flag=True, help="Only problems and the summary.")
+@run_options
 def rawframes(
     folder: str,
     out: str,

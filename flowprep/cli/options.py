@@ -144,3 +144,31 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How a run that makes shards goes about it, and what it shows."""
+    for option in reversed(
+        [
+            click.option(
+                "--dry-run", is_flag=True,
+                help="Show the plan and what it will cost; write nothing.",
+            ),
+            click.option(
+                "--retry-failed", is_flag=True, help="Try the clips that failed again."
+            ),
+            click.option(
+                "--max-failures", type=click.IntRange(0), default=0, show_default=True,
+                help="More failed clips than this end with exit code 3.",
+            ),
+            click.option(
+                "--strict-versions", is_flag=True, help="Refuse to go on with other versions."
+            ),
+            click.option(
+                "--log-json", is_flag=True, help="One JSON object a line on standard output."
+            ),
+            click.option("--quiet", is_flag=True, help="Only problems and the summary."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,9 @@ def recipes() -> None:
     """List the settings of named datasets, for extract --recipe."""
     for name, path in shipped_recipes().items():
         table = load_toml(path)
-        settings = asdict(settings_from(table["settings"], name))
-        changes = {k: v for k, v in settings.items() if v != getattr(Settings(), k)}
+        settings = settings_from(table["settings"], name)
         click.echo(f"{name:<12} {table['recipe']['about']}")
-        listed = ", ".join(f"{setting} = {value}" for setting, value in changes.items())
-        click.echo(f"{'':12} {listed or 'the defaults'}")
+        click.echo(f"{'':12} {' '.join(settings.as_options()) or 'the defaults'}")
         click.echo()
     click.echo("flowprep extract --recipe NAME takes one; options given beside it win.")
 

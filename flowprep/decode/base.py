@@ -66,3 +66,12 @@ def get_decoder(
         threads=threads, limits=limits or Limits(), **options
     )
     return decoder
+
+
+def flow_of_source(
+    decoder: Decoder, path: str, media: Media, source_index: I64
+) -> Iterator[U8] | None:
+    """The codes uint8 [2H, W] of each pair, where the source holds them; None where it does not."""
+    if not isinstance(decoder, BringsFlow):
+        return None
+    return decoder.flow_codes(path, media, source_index)

@@ -24,6 +24,7 @@ from flowprep.run.salvage import (
     unclaimed,
 )
 from flowprep.run.schedule import Outcome
+from flowprep.run.stored import load_classes
 from flowprep.shard.index import Mark, dali_idx
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow
@@ -137,7 +138,7 @@ def work_of(
         videos=list(now.values()),
         clips={clip.key: clip for clip in clips if clip.key in planned},
         rows=known.rows,
-        classes=site.layout.classes.read_text(encoding="utf-8").splitlines(),
+        classes=load_classes(site.layout),
         settings=known.settings,
         versions=installed_versions(),
         committed=known.planned.keys() - todo.keys(),

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from flowprep.config import Settings
-from flowprep.decode.base import BringsFlow, Decoder, Limits
+from flowprep.decode.base import Decoder, Limits, flow_of_source
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.decode.opening import check_size
 from flowprep.errors import ClipError, DeviceLost, Reason, reason_of
 from flowprep.flow.base import Engine
 from flowprep.flow.distinct import compute_to_store, identical_pairs
 from flowprep.quantize import Quantizer, make_quantizer
-from flowprep.records import I64, U8, Clip, CodedFlow, FlowField, Frames, Media
+from flowprep.records import U8, Clip, CodedFlow, FlowField, Frames, Media
 from flowprep.run.overlap import StageClock
 from flowprep.storage import stamp
 
@@ -132,15 +132,6 @@ def _clip_chunks(
             corrupt_frames=getattr(decoder, "corrupt_frames", 0),
             flow=_read(brought, len(part) - (start == 0), size, quantizer) if brought else None,
         )
-
-
-def flow_of_source(
-    decoder: Decoder, path: str, media: Media, source_index: I64
-) -> Iterator[U8] | None:
-    """The codes of each pair, where the source holds them."""
-    if not isinstance(decoder, BringsFlow):
-        return None
-    return decoder.flow_codes(path, media, source_index)
 
 
 def _read(

@@ -17,7 +17,7 @@ from flowprep import manifest
 from flowprep.clips import clips_of
 from flowprep.codec.base import GOP, get_codec
 from flowprep.config import Settings
-from flowprep.decode.base import BringsFlow, get_decoder
+from flowprep.decode.base import flow_of_source, get_decoder
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.errors import ClipError, FlowprepError
 from flowprep.flow.base import Engine, plans_memory, uses_gpu
@@ -215,8 +215,7 @@ def groups(bench: Bench, media: Media, clip: Clip, engine: Engine) -> Iterator[G
     decoder = get_decoder(**settings.decoder, threads=bench.threads)
     decoded = decoder.frames(path, media, clip.source_index)
     small = (resize(frame, width, height, settings.resize) for frame in decoded)
-    if isinstance(decoder, BringsFlow):
-        codes = decoder.flow_codes(path, media, clip.source_index)
+    if codes := flow_of_source(decoder, path, media, clip.source_index):
         quantizer = make_quantizer(settings.flow_map, settings.bound_px)
         yield from _brought(quantizer, small, codes, n_frames)
         return

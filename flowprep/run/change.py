@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from flowprep.errors import FlowprepError
 from flowprep.processes import usable_cores
@@ -27,10 +28,18 @@ class Change:
     ban: list[list[str]] = field(default_factory=list)  # records that removed.parquet gets
     lift: list[list[str]] = field(default_factory=list)  # records that it loses
 
+    @cached_property
+    def gone(self) -> frozenset[str]:
+        return frozenset(self.without)
+
+    @cached_property
+    def _class_index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.classes)}
+
     def row(self, row: SampleRow) -> SampleRow:
         """A sample's row with the label that holds now."""
         label = self.labels.get(row.key, row.label)
-        index = self.classes.index(label) if label != row.label else row.label_index
+        index = self._class_index[label] if label != row.label else row.label_index
         return replace(row, label=label, label_index=index)
 
     def is_stale(self, row: SampleRow) -> bool:
@@ -39,8 +48,7 @@ class Change:
 
     def rebuilds(self, mark: Mark) -> bool:
         """Whether the tar of a shard is written anew."""
-        gone = set(self.without)
-        rows = [self.row(row) for row in mark.samples if row.key not in gone]
+        rows = [self.row(row) for row in mark.samples if row.key not in self.gone]
         return bool(rows) and (len(rows) < len(mark.samples) or any(map(self.is_stale, rows)))
 
 

@@ -86,15 +86,14 @@ def _change_tables(layout: Layout, change: Change) -> None:
     removed -= {(path, key) for path, key in change.lift}
     _write(layout, layout.removed, removed_bytes(Removed(removed)))
     _write(layout, layout.classes, "".join(f"{name}\n" for name in change.classes).encode())
-    gone = set(change.without)
     rows = [
         replace(row, label=change.labels.get(row.key, row.label))
         for row in _planned(layout)
-        if row.key not in gone
+        if row.key not in change.gone
     ]
     _write(layout, layout.plan, plan_bytes(rows))
-    if gone:
-        _change_manifest(layout, rows, gone)
+    if change.gone:
+        _change_manifest(layout, rows, change.gone)
 
 
 def _planned(layout: Layout) -> list[PlanRow]:
@@ -107,7 +106,7 @@ def _planned(layout: Layout) -> list[PlanRow]:
         ) from error
 
 
-def _change_manifest(layout: Layout, rows: list[PlanRow], gone: set[str]) -> None:
+def _change_manifest(layout: Layout, rows: list[PlanRow], gone: frozenset[str]) -> None:
     try:
         videos = manifest.load(layout.manifest)
     except Exception:  # noqa: BLE001 - damaged parquet raises anything; a repair makes it again
@@ -152,9 +151,8 @@ def in_threads(work: Callable[[Mark], None], marks: Iterable[Mark]) -> None:
 
 
 def _change_shard(layout: Layout, change: Change, mark: Mark) -> None:
-    gone = set(change.without)
-    rows = [change.row(row) for row in mark.samples if row.key not in gone]
-    failures = [failure for failure in mark.failures if failure.key not in gone]
+    rows = [change.row(row) for row in mark.samples if row.key not in change.gone]
+    failures = [failure for failure in mark.failures if failure.key not in change.gone]
     if not rows and not failures and mark.n_planned:
         for path in (layout.tar(mark.shard), layout.idx(mark.shard), layout.mark(mark.shard)):
             path.unlink(missing_ok=True)  # the mark last: it tells that there is something to do

@@ -8,11 +8,11 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flowprep.errors import FlowprepError
 from flowprep.rawframes import get_style
+from flowprep.storage import Place
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -236,7 +236,7 @@ def _typed(name: str, value: Any, where: str) -> Any:
     return value
 
 
-def load_toml(path: Path) -> dict[str, Any]:
+def load_toml(path: Place) -> dict[str, Any]:
     """The table in a TOML file. Raises FlowprepError when it is missing or not TOML.
 
     ValueError is also what Python has for numbers of thousands of digits.

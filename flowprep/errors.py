@@ -5,7 +5,6 @@ under this process (DeviceLost).
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
 from typing import Literal, get_args
 
 Reason = Literal[
@@ -73,6 +72,14 @@ class FlowprepError(Exception):
         return type(self), (self.message, self.hint)
 
 
+class StoreError(FlowprepError):
+    """Object storage as a whole does not serve: its credentials, bucket, rights or room."""
+
+
+class StoreDown(OSError):
+    """Object storage did not answer, for longer than one waits."""
+
+
 class ClipError(Exception):
     """One video or clip cannot be made; the run goes on. Becomes a `records.Failure`."""
 
@@ -83,7 +90,7 @@ class ClipError(Exception):
         self.reason = reason
         self.message = message
 
-    def below(self, root: Path) -> ClipError:
+    def below(self, root: object) -> ClipError:
         """The same, with paths told from `root`: what is recorded must not depend on the place."""
         return ClipError(self.reason, self.message.replace(f"{root}/", ""))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flowprep.records import Finding
@@ -13,6 +12,7 @@ from flowprep.run.progress import make_display
 from flowprep.run.rebuild import Order, Repaired
 from flowprep.run.repair import repair
 from flowprep.run.tell import repair_as_dict, tell_repair
+from flowprep.storage import Place
 from flowprep.verify.check import verify
 from flowprep.verify.recompute import Compared, findings_of, recompute
 from flowprep.verify.tell import (
@@ -29,7 +29,7 @@ from flowprep.verify.tell import (
 class Inspection:
     """What the user asked for, and what came of it."""
 
-    shards: Path
+    shards: Place
     deep: bool
     n_recompute: int
     seed: int

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowprep.records import Media, Video
-from flowprep.storage import stamp
+from flowprep.storage import Place, join, stamp
 
 SCHEMA = pa.schema(
     [
@@ -60,11 +59,12 @@ def to_bytes(videos: Iterable[Video]) -> bytes:
     return sink.getvalue()
 
 
-def load(path: Path) -> list[Video]:
+def load(path: Place) -> list[Video]:
     """The videos in a manifest file, [] when there is none."""
     if not path.exists():
         return []
-    return [_video(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
+    with path.open("rb") as file:
+        return [_video(row) for row in pq.read_table(file, schema=SCHEMA).to_pylist()]
 
 
 def refresh(
@@ -94,7 +94,7 @@ def refresh(
     return result
 
 
-def current(video: Video, root: Path, probe: Callable[[Video], Video]) -> Video:
+def current(video: Video, root: Place, probe: Callable[[Video], Video]) -> Video:
     """A video of the manifest as its file is now: with a reason when that is another one.
 
     A file of the same size that was written at another time (a copy) is probed, and is the same
@@ -103,7 +103,7 @@ def current(video: Video, root: Path, probe: Callable[[Video], Video]) -> Video:
     if video.reason:
         return video
     try:
-        size_bytes, mtime_ns = stamp(root / video.path)
+        size_bytes, mtime_ns = stamp(join(root, video.path))
     except OSError as error:
         what = f"no longer in the source: {error.strerror}"
         return replace(video, reason="missing", message=what)

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,13 +17,18 @@ from flowprep.rawframes import parse_list
 from flowprep.records import SPLIT, Video
 from flowprep.storage import (
     VIDEO_SUFFIXES,
+    Place,
+    RemotePath,
     list_image_folders,
     list_videos,
+    local_place,
+    place_of,
     read_text,
-    refuse_url,
-    stamp,
+    stamps,
+    stamps_of,
 )
 
+Stamps = Callable[[str], tuple[int, int]]
 SPLITS = ("train", "val", "test")
 LIST_SUFFIXES = (".csv", ".parquet", ".jsonl")
 COLUMNS = ("path", "label", "split", "start_s", "end_s")
@@ -33,7 +38,7 @@ COLUMNS = ("path", "label", "split", "start_s", "end_s")
 class Source:
     """Videos to extract, sorted by path and range. Paths are relative to `root`, or absolute."""
 
-    root: Path
+    root: Place
     videos: list[Video]
     notes: list[str]  # what was decided and should be announced
     classes: list[str] = field(default_factory=list)  # all by index, where lists say
@@ -49,28 +54,62 @@ def read_source(place: str, labels: str = "auto", style: str = "") -> Source:
 
     Raises FlowprepError when there is none or the list is not usable.
     """
-    path = refuse_url(place, "FOLDER" if style else "--src")
-    if not path.exists():
-        flag = "" if style else "--src "
-        raise FlowprepError(f"{flag}{place}: no such file or folder", "check the path")
-    absolute = path.absolute()
     if style:
-        source = _from_image_folders(path.resolve(), place, labels == "auto")
-    elif path.is_dir():
+        source = _from_image_folders(_folder_of_frames(place), place, labels == "auto")
+        return _checked(_without_labels(source) if labels != "auto" else source, place)
+    path = place_of(place, "--src")
+    if not path.exists():
+        raise FlowprepError(f"--src {place}: no such file or folder", "check the path")
+    absolute = path.absolute()
+    if path.is_dir():
         source = _from_folder(path.resolve(), list_videos(path.resolve()), labels == "auto")
     elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         source = _from_list(path.resolve())
     elif path.suffix.lower() in VIDEO_SUFFIXES:
-        source = Source(absolute.parent, [_video(absolute.parent, absolute.name)], [])
+        source = Source(
+            absolute.parent,
+            [_video(stamps_of(absolute.parent, [absolute.name]), absolute.name)],
+            [],
+        )
     else:
         raise FlowprepError(
             f"--src {place}: not a folder, not a video by its name, and not a list",
             f"give a folder, a video ({', '.join(sorted(VIDEO_SUFFIXES))}), "
             f"or a list ({', '.join(LIST_SUFFIXES)}) with a column path",
         )
-    if labels != "auto":
-        source = replace(source, videos=[replace(v, label="") for v in source.videos])
-    return _checked(source, place)
+    return _checked(_without_labels(source) if labels != "auto" else source, place)
+
+
+def _without_labels(source: Source) -> Source:
+    return replace(source, videos=[replace(v, label="") for v in source.videos])
+
+
+def _folder_of_frames(place: str) -> Path:
+    folder = local_place(place, "FOLDER", "frames are imported from folders of this machine")
+    if not folder.exists():
+        raise FlowprepError(f"{place}: no such file or folder", "check the path")
+    return folder.resolve()
+
+
+def place_again(recorded: str, src: str) -> Place:
+    """Where the videos of a dataset are now: at `src`, or where it says that they lay.
+
+    Raises FlowprepError where it names a URL and `src` does not: a dataset may be a stranger's, and
+    nothing is fetched on its word alone.
+    """
+    if src:
+        return place_of(src, "--src").resolve()
+    place = place_of(recorded, "the source in config.toml")
+    if isinstance(place, RemotePath):
+        raise FlowprepError(
+            f"the dataset was made from {place}", f"say that you mean it: --src {place}"
+        )
+    return place
+
+
+def root_at(place: Place) -> Place:
+    """The folder that paths of the videos at `place` are told from."""
+    return place.parent if place.is_file() else place
 
 
 def _checked(source: Source, place: str) -> Source:
@@ -117,7 +156,7 @@ def _unique(videos: list[Video]) -> Iterator[Video]:
             )
 
 
-def _video(root: Path, path: str, **fields: Any) -> Video:
+def _video(told: Stamps, path: str, **fields: Any) -> Video:
     """A Video with the file's size and time, or a reason when there is none."""
     if not _is_text(path):
         shown = path.encode("utf-8", "backslashreplace").decode()
@@ -126,7 +165,7 @@ def _video(root: Path, path: str, **fields: Any) -> Video:
             path=shown, size_bytes=-1, mtime_ns=-1, reason="unreadable", message=message, **fields
         )
     try:
-        size_bytes, mtime_ns = stamp(root / path)
+        size_bytes, mtime_ns = told(path)
     except (FileNotFoundError, NotADirectoryError):
         fields |= {"reason": "missing", "message": "no such file"}
     except OSError as error:
@@ -152,7 +191,7 @@ def read_listed(
 
     Labels are class names where there are any, else the numbers. Raises FlowprepError.
     """
-    root = refuse_url(place, "FOLDER").resolve()
+    root = _folder_of_frames(place)
     lines = [
         (split, path, line)
         for split, path in lists.items()
@@ -164,10 +203,10 @@ def read_listed(
             f"a list has the label {highest}, and there are {len(classes)} class names",
             "give the names of all classes, one a line, from label 0 on",
         )
-    names = list(classes) or [str(number) for number in range(highest + 1)]
+    names, told = list(classes) or [str(number) for number in range(highest + 1)], stamps(root)
     videos = [
         _video(
-            root,
+            told,
             _below(root, path, line.folder),
             split=split,
             label=names[line.label] if line.label >= 0 and labels == "auto" else "",
@@ -200,14 +239,15 @@ def _from_image_folders(root: Path, place: str, labelled: bool) -> Source:
     return _from_folder(root, paths, labelled)
 
 
-def _from_folder(root: Path, paths: list[str], labelled: bool) -> Source:
+def _from_folder(root: Place, paths: list[str], labelled: bool) -> Source:
     split_of = {p: p.split("/", 1)[0] for p in paths if p.split("/", 1)[0] in SPLITS and "/" in p}
     has_splits = bool(paths) and len(split_of) == len(paths)
     inner = {p: p.split("/", 1)[1] if has_splits else p for p in paths}
     is_tree = bool(paths) and all(p.count("/") == 1 for p in inner.values())
+    told = stamps(root)
     videos = [
         _video(
-            root,
+            told,
             p,
             split=split_of[p] if has_splits else "train",
             label=inner[p].split("/")[0] if is_tree else "",
@@ -236,23 +276,23 @@ def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool, odd: str
         yield f"no labels: folders give them where all videos lie as class/video; {odd!r} does not"
 
 
-def _from_list(path: Path) -> Source:
-    videos, ignored = [], set()
-    for number, row in enumerate(_rows(path), start=1):
-        ignored |= set(row) - set(COLUMNS)
-        videos.append(_row_video(path, number, row))
-    note = f"columns not used: {', '.join(sorted(ignored))}" if ignored else ""
-    return Source(path.parent, videos, [note] if note else [])
+def _from_list(path: Place) -> Source:
+    rows = [_read_row(path, number, row) for number, row in enumerate(_rows(path), start=1)]
+    told = stamps_of(path.parent, (fields["path"] for fields, _ in rows))
+    ignored = sorted({name for _, unused in rows for name in unused})
+    note = f"columns not used: {', '.join(ignored)}" if ignored else ""
+    return Source(path.parent, [_video(told, **row) for row, _ in rows], [note] if note else [])
 
 
-def _rows(path: Path) -> Iterable[Any]:
+def _rows(path: Place) -> Iterable[Any]:
     kind = path.suffix.lower()
     try:
         if kind == ".parquet":
             import pyarrow.parquet as pq
 
-            return pq.ParquetFile(path).read().to_pylist()
-        text = path.read_text(encoding="utf-8-sig")
+            with path.open("rb") as file:
+                return pq.ParquetFile(file).read().to_pylist()
+        text = path.read_bytes().decode("utf-8-sig")
         return _csv_rows(text) if kind == ".csv" else _json_rows(text)
     except (ValueError, OSError, csv.Error) as error:
         hint = f"mend the file: UTF-8, columns {', '.join(COLUMNS)}; only path is needed"
@@ -282,15 +322,17 @@ def _json_rows(text: str) -> list[Any]:
     return rows
 
 
-def _row_video(path: Path, number: int, row: Any) -> Video:
+def _read_row(path: Place, number: int, row: Any) -> tuple[dict[str, Any], set[str]]:
+    """What a row says of a video, and the columns that are not used."""
+
     def refuse(what: str, hint: str) -> FlowprepError:
         return FlowprepError(f"{path.name}, row {number}: {what}", hint)
 
     if not isinstance(row, dict) or row.get("path") in (None, ""):
         raise refuse("no path", f"columns: {', '.join(COLUMNS)}; only path is needed")
     where = row["path"]
-    if not isinstance(where, str) or "\0" in where or "://" in where:
-        raise refuse(f"path {where!r} is not a local file", "give the path of a file as text")
+    if not isinstance(where, str) or "\0" in where:
+        raise refuse(f"path {where!r} is not a path", "give the path or URL of a file as text")
     split = str(row.get("split") or "train")
     if not SPLIT.fullmatch(split):
         raise refuse(f"split {split!r} is not usable", "use a-z, 0-9 and _, at most 32 of them")
@@ -303,19 +345,19 @@ def _row_video(path: Path, number: int, row: Any) -> Video:
     label = "" if row.get("label") is None else row["label"]
     if not isinstance(label, str | int):
         raise refuse(f"label {label!r} is neither text nor a whole number", "write it as text")
-    return _video(
-        path.parent,
-        _local(path.parent, where),
-        split=split,
-        label=str(label),
-        range_start_s=start,
-        range_end_s=end,
-    )
+    found = {
+        "path": where if "://" in where else _local(path.parent, where),
+        "split": split,
+        "label": str(label),
+        "range_start_s": start,
+        "range_end_s": end,
+    }
+    return found, set(row) - set(COLUMNS)
 
 
-def _local(root: Path, where: str) -> str:
+def _local(root: Place, where: str) -> str:
     """One spelling for a path; a backslash parts folders unless the file's name has one."""
-    if "\\" in where and not (root / where).exists():
+    if "\\" in where and (isinstance(root, RemotePath) or not (root / where).exists()):
         where = where.replace("\\", "/")
     return PurePosixPath(where).as_posix()
 

@@ -586,7 +586,7 @@ def test_a_parameter_that_the_engine_refuses(
         ("{}/notes.txt", ("{}/notes.txt", ".mp4", ".csv", ".parquet", ".jsonl")),
         ("{}/fifo.csv", ("{}/fifo.csv", "not a list")),
         ("", ("--src is empty",)),
-        ("s3://bucket/videos", ("--src s3://bucket/videos", "object storage")),
+        ("nope://bucket/videos", ("nope://bucket/videos", "Protocol not known")),
     ],
 )
 def test_a_source_that_is_none(cli: Cli, tmp_path: Path, src: str, told: tuple[str, ...]) -> None:
@@ -601,7 +601,8 @@ def test_a_source_that_is_none(cli: Cli, tmp_path: Path, src: str, told: tuple[s
 @pytest.mark.parametrize(
     ("out", "told"),
     [
-        ("gs://bucket/set", ("--out gs://bucket/set", "object storage", "local or mounted")),
+        ("nope://bucket/set", ("nope://bucket/set", "Protocol not known")),
+        ("gs://", ("--out gs:// names no bucket", "gs://BUCKET/FOLDER")),
         ("", ("--out is empty",)),
         ("{}/taken", ("--out {}/taken", "holds other files", "new or empty")),
         ("{}/taken/thesis.tex", ("{}/taken/thesis.tex", "is a file")),
@@ -671,8 +672,8 @@ def test_an_error_that_nobody_foresaw_shows_a_traceback_only_with_debug(
         ("a.csv", "path,end_s\na.mp4,nan\n", ("row 1", "'nan'", "seconds")),
         ("a.csv", "path,label\na.mp4,x\na.mp4,y\n", ("'a.mp4'", "twice", "train/x", "train/y")),
         ("a.csv", "path,label\na.mp4,x\n./a.mp4,y\n", ("'a.mp4'", "twice")),
-        ("a.csv", "path\nhttp://host/a.mp4\n", ("a.csv, row 1", "'http://host/a.mp4'", "local")),
-        ("a.csv", "path\na\0.mp4\n", ("a.csv, row 1", "local file")),
+        ("a.csv", "path\nnope://host/a.mp4\n", ("nope://host/a.mp4", "Protocol not known")),
+        ("a.csv", "path\na\0.mp4\n", ("a.csv, row 1", "not a path")),
         ("a.csv", "path,label\na.mp4,\udce9\n", ("a.csv", "UTF-8")),
         ("a.csv", f"path,label\na.mp4,{'x' * 200_000}\n", ("a.csv", "field larger")),
         ("a.jsonl", '{"path":"a.mp4"}\n{"path":\n', ("a.jsonl", "line 2", "not JSON")),

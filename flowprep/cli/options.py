@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from flowprep.config import Settings
+from flowprep.storage import Place, place_of
 
 
 class Rate(click.ParamType[float]):
@@ -34,6 +35,15 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value}: give a finite number", param, ctx)
         return number
+
+
+class PlaceOf(click.ParamType[Place]):
+    """A path or a URL."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Place:
+        return value if isinstance(value, Place) else place_of(value, param.human_readable_name)
 
 
 class Pixels(click.ParamType[int]):

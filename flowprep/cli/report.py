@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from flowprep.cli.group import interrupt, on_signals
+from flowprep.cli.options import PlaceOf
+from flowprep.storage import Place
 
 
 @click.command()
-@click.argument("shards", type=click.Path(path_type=Path))
+@click.argument("shards", type=PlaceOf())
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html",
               show_default=True, help="Page to write; it needs no other file.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(0, 60), default=12, show_default=True,
@@ -19,7 +21,7 @@ from flowprep.cli.group import interrupt, on_signals
               help="Of that choice.")  # fmt: skip
 @click.option("--key", "keys", multiple=True, metavar="KEY",
               help="Show this one too: a key, or a video's path; may be repeated.")  # fmt: skip
-def report(shards: Path, out: Path, samples: int, seed: int, keys: tuple[str, ...]) -> None:
+def report(shards: Place, out: Path, samples: int, seed: int, keys: tuple[str, ...]) -> None:
     """Write one HTML page of what is in a dataset. It needs no other file; samples play."""
     from rich.filesize import decimal
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,11 +15,12 @@ from flowprep.cli.group import (
     is_debug,
     on_signals,
 )
-from flowprep.cli.options import RESOURCES, resource_options
+from flowprep.cli.options import RESOURCES, PlaceOf, resource_options
+from flowprep.storage import Place
 
 
 @click.command()
-@click.argument("shards", type=click.Path(path_type=Path))
+@click.argument("shards", type=PlaceOf())
 @click.option("--deep", is_flag=True, help="Decode every sample as well.")
 @click.option("--repair", is_flag=True, help="Make what is damaged or missing again, nothing else.")
 @click.option("--recompute", type=click.IntRange(1), metavar="N",
@@ -30,7 +30,7 @@ from flowprep.cli.options import RESOURCES, resource_options
 @resource_options
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on standard output.")
 def verify(
-    shards: Path,
+    shards: Place,
     deep: bool,
     repair: bool,
     recompute: int | None,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from flowprep.errors import ClipError
+from flowprep.errors import ClipError, StoreDown, StoreError
+from flowprep.storage import RemotePath, place_of
 
 
 class ByteStream:
@@ -24,12 +25,12 @@ class ByteStream:
         self._file = file
         self.size_bytes = file.seek(0, os.SEEK_END)
         file.seek(0)
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     def read(self, n_bytes: int) -> bytes:
         try:
             return b"" if self.error else self._file.read(n_bytes)
-        except OSError as error:
+        except (OSError, StoreError) as error:
             self.error = error
             return b""
 
@@ -51,7 +52,24 @@ class ByteStream:
         return True
 
 
+def _open_object(place: RemotePath) -> IO[bytes]:
+    try:
+        file = place.open("rb")
+    except StoreDown:
+        raise
+    except FileNotFoundError as error:
+        raise ClipError("missing", f"{place}: {error.strerror}") from error
+    except OSError as error:
+        raise ClipError("unreadable", f"{place}: {error.strerror}") from error
+    if file.seek(0, os.SEEK_END) == 0:
+        raise ClipError("empty-file", f"{place} has 0 bytes")
+    return file
+
+
 def _open_regular(path: str) -> IO[bytes]:
+    place = place_of(path, "path")
+    if isinstance(place, RemotePath):
+        return _open_object(place)
     try:
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):
@@ -75,5 +93,7 @@ def open_bytes(path: str) -> Iterator[ByteStream]:
         except ClipError:
             if source.error is None:
                 raise
+        if isinstance(source.error, StoreError | StoreDown):
+            raise source.error
         if source.error is not None:
             raise ClipError("unreadable", f"{path}: {source.error}") from source.error

@@ -7,11 +7,11 @@ records.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import IO, NamedTuple, Protocol
 
 from flowprep.errors import Reason
+from flowprep.storage import place_of, size_bytes
 
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof")
 EBML_MAGIC = b"\x1a\x45\xdf\xa3"
@@ -129,15 +129,17 @@ def _stated_end(file: IO[bytes], size: int) -> int:
 
 def missing_bytes(path: str) -> int:
     """How many bytes the container announces beyond the end of the file; 0 when none or unsaid."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    place = place_of(path, "path")
+    size = size_bytes(place)
+    with place.open("rb") as file:
         return max(0, _stated_end(file, size) - size)
 
 
 def describe_damage(path: str) -> tuple[Reason, str] | None:
     """Why a file that starts like a video could not be opened; None when it does not start so."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    place = place_of(path, "path")
+    size = size_bytes(place)
+    with place.open("rb") as file:
         head = file.read(12)
         iso = head[4:8] in BOXES
         known = iso or head[:4] in (EBML_MAGIC, ASF_MAGIC, b"GIF8") or head[8:12] == b"AVI "

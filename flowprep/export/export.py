@@ -21,7 +21,7 @@ from flowprep.processes import process_pool, usable_cores
 from flowprep.shard.layout import Layout, layout_of
 from flowprep.shard.reader import damaged_samples, read_current
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import plain, write_whole
+from flowprep.storage import Place, plain, write_whole
 
 Watch = Callable[[int, int], None]
 """Told how many samples are done, and how many there are to do."""
@@ -58,7 +58,7 @@ class Exported:
 class Errand:
     """One sample to export."""
 
-    tar: Path
+    tar: Place
     row: SampleRow
     form: Form
     scratch: Path

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flowprep.errors import FlowprepError
 from flowprep.export.formats import Form
-from flowprep.storage import exclusive, refuse_url, write_whole
+from flowprep.storage import exclusive, local_place, write_whole
 
 
 class Entry(NamedTuple):
@@ -87,7 +87,7 @@ def open_ledger(out: str, form: Form, dataset: str) -> Iterator[Ledger]:
 
     Raises FlowprepError when something else lies there, or an export of another form or dataset.
     """
-    folder = refuse_url(out, "--out").resolve()
+    folder = local_place(out, "--out", "exports are written to folders").resolve()
     _check_place(folder, out)
     (folder / ".flowprep" / "tmp").mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".flowprep" / "lock", out, "export"):

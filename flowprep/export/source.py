@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 from flowprep.config import load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.shard.index import load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import plain
+from flowprep.storage import exists, plain
 
 
 def finished_samples(
     layout: Layout, shards: str, *, may_be_empty: bool
 ) -> dict[str, tuple[SampleRow, str]]:
     """key -> (row, shard) of what is committed. Raises FlowprepError when there is nothing."""
-    if os.path.lexists(layout.pending):
+    if exists(layout.pending):
         raise FlowprepError(
             f"{shards} is being changed by flowprep relabel or remove, or that was interrupted",
             f"wait for it, or end it by flowprep verify {shards} --repair",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowprep.config import load_toml
 from flowprep.errors import FlowprepError
@@ -20,7 +18,8 @@ from flowprep.shard.columns import Index
 from flowprep.shard.index import FAILURES_SCHEMA, load_dataset
 from flowprep.shard.layout import Layout, layout_of
 from flowprep.shard.runs import Run, load_runs
-from flowprep.storage import oddity, plain, sha256_file
+from flowprep.shard.tables import parquet_file
+from flowprep.storage import Place, exists, oddity, plain, sha256_file
 
 EXAMPLES = 5
 """So many failed clips of each reason are named."""
@@ -68,7 +67,7 @@ class Dataset:
         return sum(one.count for one in self.failed)
 
 
-def open_index(out: Path) -> tuple[Layout, Index]:
+def open_index(out: Place) -> tuple[Layout, Index]:
     """Raises FlowprepError when there is no dataset, or its index does not read."""
     layout = layout_of(out)
     if oddity(layout.index) == "is missing":
@@ -80,14 +79,14 @@ def open_index(out: Path) -> tuple[Layout, Index]:
 
 
 @contextmanager
-def _repairable(out: Path) -> Iterator[None]:
+def _repairable(out: Place) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
         raise FlowprepError(f"{out}: {error}", "flowprep verify --repair makes it again") from error
 
 
-def open_dataset(out: Path) -> Dataset:
+def open_dataset(out: Place) -> Dataset:
     """Raises FlowprepError when there is no dataset, or none whose index and failures read."""
     layout, index = open_index(out)
     with _repairable(out):
@@ -119,7 +118,7 @@ def _stated(layout: Layout) -> tuple[dict[str, Any], list[str]]:
         )
         return {}, [told]
     pending = "A relabel or remove is not finished: run flowprep verify --repair."
-    interrupted = [pending] if os.path.lexists(layout.pending) else []
+    interrupted = [pending] if exists(layout.pending) else []
     altered = [
         f"{path.name} is not what dataset.json vouches for: run flowprep verify."
         for path in (layout.index, layout.failures)
@@ -128,7 +127,7 @@ def _stated(layout: Layout) -> tuple[dict[str, Any], list[str]]:
     return stated, [*interrupted, *altered]
 
 
-def load_failed(path: Path) -> list[Failed]:
+def load_failed(path: Place) -> list[Failed]:
     """failures.parquet by reason. Raises ValueError unless it is our table."""
     table = failures_table(path)
     reasons = Counter(dict(_counted(table["reason"])))
@@ -138,10 +137,11 @@ def load_failed(path: Path) -> list[Failed]:
     ]
 
 
-def failures_table(path: Path) -> pa.Table:
+def failures_table(path: Place) -> pa.Table:
     """failures.parquet. Raises ValueError unless it is our table."""
     try:
-        table = pq.read_table(plain(path))
+        with parquet_file(plain(path)) as file:
+            table = file.read()
     except pa.ArrowException as error:
         raise ValueError(f"{path.name} does not read: {error}") from error
     if not table.schema.equals(FAILURES_SCHEMA) or any(c.null_count for c in table.columns):
@@ -166,7 +166,8 @@ def _counted(column: pa.ChunkedArray) -> list[tuple[str, int]]:
 
 def _planned(layout: Layout) -> int | None:
     try:
-        return int(pq.ParquetFile(plain(layout.plan)).metadata.num_rows)
+        with parquet_file(plain(layout.plan)) as file:
+            return int(file.metadata.num_rows)
     except (ValueError, OSError, pa.ArrowException):
         return None
 

@@ -20,13 +20,13 @@ from flowprep.report.html import Html, element, name_of
 from flowprep.report.picture import png, wheel
 from flowprep.report.samples import MAX_SAMPLES, Shown, choose, draw_all
 from flowprep.report.throughput import throughput
-from flowprep.storage import write_whole
+from flowprep.storage import Place, write_whole
 
 WHEEL_PX = 128
 PARTS = ("samples", "sizes", "flow", "classes", "splits", "suspects", "failures", "throughput")
 
 
-def write_report(out: Path, to: Path, *, n_samples: int, seed: int, keys: Sequence[str]) -> int:
+def write_report(out: Place, to: Path, *, n_samples: int, seed: int, keys: Sequence[str]) -> int:
     """Write the page; returns its bytes.
 
     Raises FlowprepError when there is no dataset that reads, or a key that is unknown.

@@ -25,7 +25,7 @@ from flowprep.report.samples import fitting, longest_of, overview_frames
 from flowprep.shard.columns import Index
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleInfo
-from flowprep.storage import publish, scratch_folder, write_whole
+from flowprep.storage import Place, publish, scratch_folder, write_whole
 
 COLUMNS = 4  # of the contact sheet
 LEGEND, WHEEL = 210, 120  # width of a legend beside what plays, side of its wheel
@@ -33,14 +33,14 @@ GIF_FRAMES = 150
 """A longer clip loses frames in a GIF, evenly."""
 
 
-def tell(out: Path, wanted: str) -> str:
+def tell(out: Place, wanted: str) -> str:
     """The json of a sample. Raises FlowprepError when there is no such sample or it is damaged."""
     layout, index = open_index(out)
     with _opened(layout, index, wanted) as clip:
         return pretty(clip.info)
 
 
-def draw(out: Path, wanted: str, to: Path, max_px: float | None) -> str:
+def draw(out: Place, wanted: str, to: Path, max_px: float | None) -> str:
     """Write the picture of a sample to `to`; what was written, in words.
 
     Raises FlowprepError when there is no such sample or it does not decode, or for another suffix.

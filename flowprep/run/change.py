@@ -60,7 +60,7 @@ def some(names: list[str]) -> str:
 def check_room(layout: Layout, change: Change, marks: list[Mark]) -> None:
     """Raise FlowprepError when the tars that are written at a time do not fit beside the old."""
     sizes = sorted(mark.tar_bytes for mark in marks if change.rebuilds(mark))
-    needed, free = sum(sizes[-usable_cores() :]), free_bytes(layout.out)
+    needed, free = sum(sizes[-usable_cores() :]), free_bytes(layout.scratch)
     if free < needed:
         raise FlowprepError(
             f"{layout.out}: {free / 1e9:.2f} GB are free, {needed / 1e9:.2f} GB are needed",

@@ -16,6 +16,7 @@ from flowprep.flow.base import get_engine
 from flowprep.records import Clip, Media
 from flowprep.run.prepare import Work
 from flowprep.run.stages import output_size
+from flowprep.storage import join
 
 BYTES_PER_PIXEL = {
     "x264": 0.058,
@@ -99,7 +100,7 @@ def _pixels(media: Media, settings: Settings) -> int:
 
 
 def _first_frames(work: Work, clip: Clip, media: Media) -> np.ndarray:
-    path, index = work.source.root / clip.path, clip.source_index[: PROBE_PAIRS + 1]
+    path, index = join(work.source.root, clip.path), clip.source_index[: PROBE_PAIRS + 1]
     try:
         size = output_size(media, work.settings)
         frames = list(islice(get_decoder().frames(str(path), media, index), len(index)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,15 @@ from flowprep.shard.index import (
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow, plan_bytes
 from flowprep.shard.removed import Removed, removed_bytes
-from flowprep.storage import free_bytes, refuse_url, sha256_file, write_whole
+from flowprep.storage import (
+    RemotePath,
+    file_names,
+    folder_names,
+    free_bytes,
+    place_of,
+    sha256_file,
+    write_whole,
+)
 
 SPARE_BYTES = 64 << 20
 """Room that must be left beyond the estimate, and at any time."""
@@ -66,24 +75,28 @@ def extract(request: Request, display: Display) -> Summary:
     room, an engine that is not there. KeyboardInterrupt leaves what is committed; a rerun goes on.
     """
     layout = dataset_layout(request.out)
-    with held(layout, request.out):
-        return _extract(request, layout, display)
+    with held(layout, request.out) as check_held:
+        return _extract(request, layout, display, check_held)
 
 
 def dataset_layout(out: str) -> Layout:
     """Where the dataset goes. Raises FlowprepError when something else lies there."""
-    layout = Layout(refuse_url(out, "--out").resolve())
-    if layout.out.is_dir() and any(layout.out.iterdir()) and not layout.internal.is_dir():
+    layout = Layout(place_of(out, "--out").resolve())
+    if not layout.internal.is_dir() and (file_names(layout.out) or folder_names(layout.out)):
         raise FlowprepError(
             f"--out {out} holds other files", "give a new or empty folder, or a dataset of flowprep"
         )
+    if isinstance(layout.out, RemotePath):
+        return layout
     nearest = next(path for path in (layout.out, *layout.out.parents) if path.exists())
     if not nearest.is_dir():
         raise FlowprepError(f"--out {out}: {nearest} is a file", "give a folder")
     return layout
 
 
-def _extract(request: Request, layout: Layout, display: Display) -> Summary:
+def _extract(
+    request: Request, layout: Layout, display: Display, check_held: Callable[[], None]
+) -> Summary:
     work = prepare(request, layout, display)
     check_space(request, layout, work)
     jobs = shard_jobs(layout, work)
@@ -94,7 +107,7 @@ def _extract(request: Request, layout: Layout, display: Display) -> Summary:
         _save_plan(layout, work)
     if not jobs:
         display.note(f"nothing to make: all {len(work.committed)} shards are there")
-    make = partial(run_jobs, request, layout, work, jobs, display)
+    make = partial(run_jobs, request, layout, work, jobs, display, check_held)
     outcome = logged(layout, request, work, display, make) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
@@ -119,7 +132,11 @@ def _save_plan(layout: Layout, work: Work) -> None:
 
 
 def check_space(request: Request, layout: Layout, work: Work) -> None:
-    """Raise FlowprepError when the shards to make will not fit by a first estimate."""
+    """Raise FlowprepError when the shards to make will not fit by a first estimate. What object
+    storage takes nobody knows beforehand.
+    """
+    if isinstance(layout.out, RemotePath):
+        return
     needed, free = planned_bytes(work) + SPARE_BYTES, free_bytes(layout.out)
     if work.todo and free < needed:
         raise FlowprepError(
@@ -202,15 +219,26 @@ class SpaceWatch:
 
 
 def run_jobs(
-    request: Request, layout: Layout, work: Work, jobs: list[ShardJob], display: Display
+    request: Request,
+    layout: Layout,
+    work: Work,
+    jobs: list[ShardJob],
+    display: Display,
+    check_held: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Let the workers that are asked for make the shards."""
+    watch = SpaceWatch(layout.out if isinstance(layout.out, Path) else layout.scratch)
+
+    def check() -> None:
+        watch.check()
+        check_held()
+
     with (
         display.running(jobs),
         open_pool(request.resources, work.settings, len(jobs)) as pool,
     ):
         schedule = Schedule(jobs, pool, display.on_message, request.resources.clip_timeout_s)
-        return schedule.run(SpaceWatch(layout.out).check)
+        return schedule.run(check)
 
 
 def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:

@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from flowprep.errors import FlowprepError
 from flowprep.run.living import finish_pending
 from flowprep.shard.commit import finish_swap
 from flowprep.shard.index import Mark, load_dataset, load_mark
-from flowprep.shard.layout import Layout, layout_of
-from flowprep.storage import exclusive, plain, sha256_file
+from flowprep.shard.layout import Layout, local_layout_of
+from flowprep.storage import Place, RemotePath, exclusive, folder_names, plain, sha256_file
 
 
 @contextmanager
-def held(layout: Layout, out: str) -> Iterator[None]:
+def held(layout: Layout, out: str) -> Iterator[Callable[[], None]]:
     """The dataset is ours alone, and what a crash has left half done in it is ended.
 
-    Raises FlowprepError when another process has it.
+    Gives what raises FlowprepError when another run has taken it over. Raises FlowprepError when
+    another process has it.
     """
     is_new = not layout.out.exists()
     _make_folders(layout, out)
-    with exclusive(layout.lock, out, "command"):
+    with exclusive(layout.lock, out, "command") as check:
         try:
             shutil.rmtree(layout.scratch, ignore_errors=True)
-            layout.scratch.mkdir()
+            layout.scratch.mkdir(mode=0o700)
             layout.swap.mkdir(exist_ok=True)
-            for interrupted in sorted(layout.swap.iterdir()):
-                finish_swap(layout, interrupted.name)
+            for interrupted in folder_names(layout.swap):
+                finish_swap(layout, interrupted)
             finish_pending(layout)
-            yield
+            yield check
         finally:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             with suppress(OSError):  # a shard is left in it
                 layout.swap.rmdir()
-            layout.lock.unlink(missing_ok=True)
+            if not layout.is_remote:
+                layout.lock.unlink(missing_ok=True)
             _remove_empty([layout.marks, layout.internal, *([layout.out] if is_new else [])])
 
 
@@ -47,7 +48,7 @@ def finished(out: str) -> Iterator[tuple[Layout, list[Mark]]]:
 
     Raises FlowprepError when there is none, when it is not finished, or its tables are damaged.
     """
-    layout = layout_of(out)
+    layout = local_layout_of(out, "changed")
     with held(layout, out):
         try:
             marks = _vouched_marks(layout)
@@ -71,7 +72,7 @@ def _vouched_marks(layout: Layout) -> list[Mark]:
     return marks
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def _remove_empty(folders: list[Place]) -> None:
     """What a run that came to nothing has made, inner ones first."""
     with suppress(OSError):
         for folder in folders:
@@ -79,6 +80,8 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _make_folders(layout: Layout, out: str) -> None:
+    if isinstance(layout.lock, RemotePath):
+        return
     try:
         layout.marks.mkdir(parents=True, exist_ok=True)
         layout.lock.touch()

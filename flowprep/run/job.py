@@ -21,7 +21,7 @@ from flowprep.shard.index import Mark, dali_idx, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleInfo, SampleRow
 from flowprep.shard.writer import Placed, ShardWriter
-from flowprep.storage import scratch_folder, sha256_file
+from flowprep.storage import Place, scratch_folder, sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class ShardJob:
     """Everything a worker needs to make one shard."""
 
     shard: str
-    root: Path
-    out: Path
+    root: Place
+    out: Place
     settings: Settings
     tasks: list[ClipTask]
     class_index: dict[str, int]
@@ -134,7 +134,7 @@ def _kept(job: ShardJob, writer: ShardWriter, row: SampleRow) -> SampleRow:
     return copy
 
 
-def copy_sample(writer: ShardWriter, tar: Path, row: SampleRow) -> SampleRow:
+def copy_sample(writer: ShardWriter, tar: Place, row: SampleRow) -> SampleRow:
     """Append a sample of another tar: its row there, with the hash of the bytes that were found."""
     suffixes = ("cls", "flow", "json", "rgb")
     places = {s: (getattr(row, f"{s}_offset"), getattr(row, f"{s}_size")) for s in suffixes}

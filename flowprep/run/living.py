@@ -41,6 +41,8 @@ from flowprep.shard.removed import Removed, removed_bytes
 from flowprep.shard.schema import SampleRow, typed
 from flowprep.shard.writer import ShardWriter
 from flowprep.storage import (
+    Place,
+    exists,
     flush_to_disk,
     oddity,
     plain,
@@ -58,7 +60,7 @@ def perform(layout: Layout, change: Change) -> None:
 
 def finish_pending(layout: Layout) -> None:
     """End the change that was decided, if one is. Can be interrupted and repeated."""
-    if not os.path.lexists(layout.pending):
+    if not exists(layout.pending):
         return
     change = _load(layout.pending)
     layout.dataset.unlink(missing_ok=True)
@@ -68,7 +70,7 @@ def finish_pending(layout: Layout) -> None:
     layout.pending.unlink()
 
 
-def _load(path: Path) -> Change:
+def _load(path: Place) -> Change:
     try:
         return typed(Change, json.loads(plain(path).read_bytes()))
     except (ValueError, RecursionError) as error:
@@ -121,7 +123,7 @@ def _stem(key: str) -> str:
     return key.rpartition("-")[0]
 
 
-def _write(layout: Layout, path: Path, data: bytes) -> None:
+def _write(layout: Layout, path: Place, data: bytes) -> None:
     """Unless that is what is there."""
     if oddity(path) or path.read_bytes() != data:
         write_whole(path, data, layout.scratch)
@@ -192,7 +194,7 @@ def _rebuild(
         commit(layout, mark, tar, scratch)
 
 
-def _rewritten(writer: ShardWriter, source: Path, change: Change, row: SampleRow) -> SampleRow:
+def _rewritten(writer: ShardWriter, source: Place, change: Change, row: SampleRow) -> SampleRow:
     """A sample whose json and .cls tell the label of its row; the other members as they were."""
     sample = read_current(source, row)
     members: dict[str, bytes | Path] = {"cls": str(row.label_index).encode(), **sample.members}

@@ -9,7 +9,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from flowprep.cell import Cell, Death
@@ -24,6 +23,7 @@ from flowprep.processes import (
 )
 from flowprep.records import Video
 from flowprep.run.pool import CLIP_TIMEOUT_S
+from flowprep.storage import Place, join
 
 BATCH = 16
 FEW = 4
@@ -48,20 +48,20 @@ Reader = Mapping[str, Any]
 OF_VIDEOS: Reader = {}
 
 
-def probe_one(root: Path, video: Video, reader: Reader = OF_VIDEOS) -> Video:
+def probe_one(root: Place, video: Video, reader: Reader = OF_VIDEOS) -> Video:
     """The video with its `media`, or with the reason it cannot be used."""
     try:
-        return replace(video, media=get_decoder(**reader).probe(str(root / video.path)))
+        return replace(video, media=get_decoder(**reader).probe(str(join(root, video.path))))
     except ClipError as error:
         return replace(video, reason=error.reason, message=error.below(root).message)
 
 
-def _probe_batch(root: Path, videos: list[Video], reader: Reader) -> list[Video]:
+def _probe_batch(root: Place, videos: list[Video], reader: Reader) -> list[Video]:
     return [probe_one(root, video, reader) for video in videos]
 
 
 def probe_all(
-    root: Path, limits: ProbeLimits, videos: list[Video], reader: Reader = OF_VIDEOS
+    root: Place, limits: ProbeLimits, videos: list[Video], reader: Reader = OF_VIDEOS
 ) -> Iterator[Video]:
     """Every video probed, in the order they finish."""
     suspects = videos
@@ -79,7 +79,7 @@ def _windows(videos: list[Video], size: int) -> Iterator[list[Video]]:
 
 
 def _probe_together(
-    root: Path,
+    root: Place,
     limits: ProbeLimits,
     videos: list[Video],
     suspects: list[Video],
@@ -110,7 +110,7 @@ def _ended(
 
 
 def _probe_apart(
-    root: Path, limits: ProbeLimits, videos: list[Video], reader: Reader
+    root: Place, limits: ProbeLimits, videos: list[Video], reader: Reader
 ) -> Iterator[Video]:
     """One by one, in a process that each may end."""
     cell = Cell(_serve, (root, limits.memory_limit_bytes, reader), limits.stall_s)
@@ -125,7 +125,7 @@ def _probe_apart(
         cell.end()
 
 
-def _serve(root: Path, memory_bytes: int, reader: Reader, pipe: Connection) -> None:
+def _serve(root: Place, memory_bytes: int, reader: Reader, pipe: Connection) -> None:
     """Probe the videos that come through the pipe until it closes."""
     end_with_parent()
     watch_memory(memory_bytes)

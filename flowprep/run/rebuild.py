@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from flowprep import manifest
 from flowprep.clips import clips_of
@@ -29,7 +28,7 @@ from flowprep.shard.index import Mark, dali_idx
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow
 from flowprep.sources import Source
-from flowprep.storage import oddity, write_whole
+from flowprep.storage import Place, oddity, relative, write_whole
 
 OF_CONTENT = frozenset({"sample", "rgb-differs", "flow-differs", "source-index", "made-otherwise"})
 """Findings about samples that have the bytes their mark vouches for, and are wrong all the same."""
@@ -71,15 +70,15 @@ class Site:
     display: Display
     told: Repaired
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Place, data: bytes) -> None:
         """Unless that is what is there."""
         if not oddity(path) and path.read_bytes() == data:
             return
         write_whole(path, data, self.layout.scratch)
-        self.told.written.append(path.relative_to(self.layout.out).as_posix())
+        self.told.written.append(relative(path, self.layout.out))
 
-    def is_found(self, path: Path) -> bool:
-        name = path.relative_to(self.layout.out).as_posix()
+    def is_found(self, path: Place) -> bool:
+        name = relative(path, self.layout.out)
         return any(finding.file == name for finding in self.told.found)
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from flowprep import manifest
 from flowprep.errors import FlowprepError
@@ -32,9 +31,9 @@ from flowprep.run.salvage import (
 )
 from flowprep.run.schedule import Outcome
 from flowprep.shard.index import dataset_bytes, failures_bytes, index_bytes, load_failures
-from flowprep.shard.layout import layout_of
-from flowprep.sources import Source, read_source
-from flowprep.storage import oddity, refuse_url
+from flowprep.shard.layout import local_layout_of
+from flowprep.sources import Source, place_again, read_source, root_at
+from flowprep.storage import Place, oddity
 
 
 def repair(order: Order, display: Display) -> Repaired:
@@ -43,7 +42,7 @@ def repair(order: Order, display: Display) -> Repaired:
     Raises FlowprepError when the user must act: the plan or the settings are damaged, something
     else lies where a file must go, the videos are not where they were.
     """
-    layout = layout_of(order.out)
+    layout = local_layout_of(order.out, "mended")
     with held(layout, order.out):
         found = [f for f in order.check() if layout.out / f.file != layout.lock]
         order.show(found)
@@ -117,8 +116,8 @@ def _source(site: Site) -> Source:
     Raises FlowprepError when it must be and the videos are not there.
     """
     src, path, files = site.order.src, site.layout.manifest, site.known.files
-    place = refuse_url(src, "--src").resolve() if src else site.known.root
-    root = place.parent if place.is_file() else place
+    place = place_again(site.known.recorded, src)
+    root = root_at(place)
     try:
         if files and not is_vouched(path, files):
             raise ValueError("not as written")
@@ -129,7 +128,7 @@ def _source(site: Site) -> Source:
         return _probed(site, place)
 
 
-def _probed(site: Site, place: Path) -> Source:
+def _probed(site: Site, place: Place) -> Source:
     try:
         settings = site.known.settings
         source = _labelled(site, read_source(str(place), settings.labels, settings.style))

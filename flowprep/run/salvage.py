@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from flowprep.config import Settings, load_toml, settings_from
@@ -27,7 +26,7 @@ from flowprep.shard.plan import PlanRow, load_plan
 from flowprep.shard.reader import damaged_samples
 from flowprep.shard.schema import SampleRow
 from flowprep.shard.writer import tar_size_bytes
-from flowprep.storage import oddity, plain, sha256_file
+from flowprep.storage import Place, oddity, plain, sha256_file
 
 Marks = dict[str, Mark | None]
 """shard -> its mark, None where nothing is known of it."""
@@ -40,7 +39,7 @@ class Known:
 
     layout: Layout
     settings: Settings
-    root: Path  # of the source, where it lay
+    recorded: str  # where the source lay
     versions: dict[str, str]  # of the first run
     classes: list[str]  # of the first run, by index, [] when not told
     rows: list[PlanRow]
@@ -72,7 +71,7 @@ def load_known(layout: Layout) -> Known:
     known = Known(
         layout=layout,
         settings=settings_from(table["settings"], str(layout.config)),
-        root=Path(table["source"]["root"]),
+        recorded=str(table["source"]["root"]),
         versions=table["versions"],
         classes=table["source"].get("classes", []),
         rows=rows,
@@ -95,7 +94,7 @@ def unclaimed(known: Known) -> Known:
     return replace(known, files={}, marks={})
 
 
-def is_vouched(path: Path, files: dict[str, str]) -> bool:
+def is_vouched(path: Place, files: dict[str, str]) -> bool:
     """Whether a table is the one that dataset.json names."""
     try:
         return sha256_file(plain(path)) == files.get(path.name)
@@ -109,7 +108,7 @@ def _config(layout: Layout, files: dict[str, str]) -> dict[str, Any]:
             raise ValueError("it is not as written")
         table = load_toml(plain(layout.config))
         settings_from(table["settings"], "config.toml")
-        Path(table["source"]["root"])
+        str(table["source"]["root"])
         dict(table["versions"])
     except (ValueError, KeyError, TypeError, FlowprepError) as error:
         raise _lost(layout.config, error) from error
@@ -125,7 +124,7 @@ def _plan(layout: Layout, files: dict[str, str]) -> list[PlanRow]:
         raise _lost(layout.plan, error) from error
 
 
-def _lost(path: Path, error: Exception) -> FlowprepError:
+def _lost(path: Place, error: Exception) -> FlowprepError:
     why = error.message if isinstance(error, FlowprepError) else str(error)
     what = f"{path} is damaged ({why}), and nothing else holds what is in it"
     return FlowprepError(what, RESTORE)

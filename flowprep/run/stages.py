@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -17,13 +16,13 @@ from flowprep.config import Settings
 from flowprep.decode.base import Decoder, Limits, flow_of_source
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.decode.opening import check_size
-from flowprep.errors import ClipError, DeviceLost, Reason, reason_of
+from flowprep.errors import ClipError, DeviceLost, Reason, StoreDown, StoreError, reason_of
 from flowprep.flow.base import Engine
 from flowprep.flow.distinct import compute_to_store, identical_pairs
 from flowprep.quantize import Quantizer, make_quantizer
 from flowprep.records import U8, Clip, CodedFlow, FlowField, Frames, Media
 from flowprep.run.overlap import StageClock
-from flowprep.storage import stamp
+from flowprep.storage import Place, join, stamp
 
 CHUNK_BYTES = 16 << 20
 MAX_CHUNK_FRAMES = 16
@@ -66,15 +65,17 @@ Event = Chunk | Broken
 
 
 def decode_stage(
-    tasks: Iterable[ClipTask], root: Path, settings: Settings, decoder: Decoder, clock: StageClock
+    tasks: Iterable[ClipTask], root: Place, settings: Settings, decoder: Decoder, clock: StageClock
 ) -> Iterator[Event]:
     """Every clip's frames, resized, in chunks."""
     for task in tasks:
         try:
             if task.clip.reason or task.media is None:
                 raise ClipError(task.clip.reason, task.clip.message)  # type: ignore[arg-type]
-            check_unchanged(root / task.clip.path, task)
+            check_unchanged(join(root, task.clip.path), task)
             yield from _clip_chunks(task, task.media, root, settings, decoder, clock)
+        except (StoreError, StoreDown):  # of every clip, not of this one
+            raise
         except ClipError as error:
             stage = "probe" if task.clip.reason else "decode"
             yield Broken(task=task, stage=stage, error=error.below(root))
@@ -84,10 +85,12 @@ def decode_stage(
             yield Broken(task=task, stage="decode", error=broken.below(root))
 
 
-def check_unchanged(path: Path, task: ClipTask) -> None:
+def check_unchanged(path: Place, task: ClipTask) -> None:
     """Raise ClipError unless the file has the size and time it was probed with."""
     try:
         found = stamp(path)
+    except StoreDown:
+        raise
     except OSError as error:
         raise ClipError("missing", f"gone since it was probed: {error.strerror}") from error
     if found != (task.size_bytes, task.mtime_ns):
@@ -97,7 +100,7 @@ def check_unchanged(path: Path, task: ClipTask) -> None:
 def _clip_chunks(
     task: ClipTask,
     media: Media,
-    root: Path,
+    root: Place,
     settings: Settings,
     decoder: Decoder,
     clock: StageClock,
@@ -105,7 +108,7 @@ def _clip_chunks(
     size = output_size(media, settings)
     index = task.clip.source_index
     per_chunk = chunk_length(*size)
-    path = str(root / task.clip.path)
+    path = str(join(root, task.clip.path))
     decoded = clock.timed("decode", decoder.frames(path, media, index))
     codes = flow_of_source(decoder, path, media, index)
     brought = clock.timed("decode", codes) if codes else None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowprep.shard.index import INDEX_SCHEMA
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import plain
+from flowprep.shard.tables import parquet_file
+from flowprep.storage import Place, plain, size_bytes
 
 
 class Index:
@@ -20,24 +19,25 @@ class Index:
     Raises ValueError unless it is our table, OSError where it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = plain(path)
         try:
-            self._file = pq.ParquetFile(path)
+            with parquet_file(path) as file:
+                self.n_rows: int = file.metadata.num_rows
+                schema = file.schema_arrow
         except pa.ArrowException as error:
             raise ValueError(f"{path.name} does not read: {error}") from error
-        self.n_rows: int = self._file.metadata.num_rows
-        if self.n_rows > path.stat().st_size:  # each row holds a key of its own
+        if self.n_rows > size_bytes(path):  # each row holds a key of its own
             raise ValueError(f"{path.name} claims {self.n_rows} rows")
-        if not self._file.schema_arrow.equals(INDEX_SCHEMA):
+        if not schema.equals(INDEX_SCHEMA):
             raise ValueError(f"{path.name} is not in the form flowprep writes")
 
     def column(self, name: str) -> pa.ChunkedArray:
         """All rows of one column; text that repeats is held once."""
         repeats = name in ("shard", "split", "label", "flow_member", "rgb_member")
         try:
-            file = pq.ParquetFile(self._path, read_dictionary=[name] if repeats else None)
-            column = file.read(columns=[name]).column(0)
+            with parquet_file(self._path, read_dictionary=[name] if repeats else None) as file:
+                column = file.read(columns=[name]).column(0)
         except pa.ArrowException as error:
             raise ValueError(f"{self._path.name} does not read: {error}") from error
         if column.null_count:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flowprep.shard.index import Mark, dali_idx, load_mark
 from flowprep.shard.layout import Layout
-from flowprep.storage import flush_to_disk, publish, write_whole
+from flowprep.storage import RemotePath, file_names, flush_to_disk, move, publish, write_whole
 
 
 def commit(layout: Layout, mark: Mark, tar: Path, scratch: Path) -> None:
@@ -30,8 +30,8 @@ def _add(layout: Layout, mark: Mark, tar: Path, scratch: Path) -> None:
 def _replace(layout: Layout, mark: Mark, tar: Path, scratch: Path) -> None:
     """Swap in a shard that is there already, and whose samples may have no source any more.
 
-    All its files become one folder, by one rename; from then on `finish_swap` can end what a crash
-    interrupts.
+    All its files become one folder, by one rename (in object storage they are put beside, the mark
+    last); from then on `finish_swap` can end what a crash interrupts.
     """
     ready = scratch / "ready"
     ready.mkdir()
@@ -39,29 +39,39 @@ def _replace(layout: Layout, mark: Mark, tar: Path, scratch: Path) -> None:
         tar.replace(ready / "tar")
     (ready / "idx").write_bytes(dali_idx(mark.samples))
     (ready / "mark").write_bytes(mark.to_json())
-    for path in [*ready.iterdir(), ready]:
-        flush_to_disk(path)
-    ready.replace(layout.swap / mark.shard)
-    flush_to_disk(layout.swap)
+    swap = layout.swap / mark.shard
+    if isinstance(swap, RemotePath):
+        for name in ("tar", "idx", "mark"):
+            if (ready / name).exists():
+                (swap / name).upload(ready / name)
+    else:
+        for path in [*ready.iterdir(), ready]:
+            flush_to_disk(path)
+        ready.replace(swap)
+        flush_to_disk(swap.parent)
     finish_swap(layout, mark.shard)
 
 
 def finish_swap(layout: Layout, shard: str) -> None:
     """Put the files of a shard that is ready in place, if one is. Can be interrupted and repeated.
 
-    The old mark goes first, so that a mark never vouches for a tar that is not its own.
+    The old mark goes first, so that a mark never vouches for a tar that is not its own. Objects
+    that wait without a mark are those of a swap that was not ready.
     """
     ready = layout.swap / shard
-    if not ready.is_dir():
-        return
-    if (ready / "mark").exists():
+    waiting = file_names(ready)
+    if "mark" in waiting:
         layout.mark(shard).unlink(missing_ok=True)
         flush_to_disk(layout.marks)
         if not load_mark(ready / "mark").samples:
             layout.tar(shard).unlink(missing_ok=True)
+    elif layout.is_remote:
+        for name in waiting:
+            (ready / name).unlink(missing_ok=True)
+        return
     finals = {"tar": layout.tar(shard), "idx": layout.idx(shard), "mark": layout.mark(shard)}
     for name, final in finals.items():
-        if (ready / name).exists():
-            (ready / name).replace(final)
-            flush_to_disk(final.parent)
-    ready.rmdir()
+        if name in waiting:
+            move(ready / name, final)
+    if ready.is_dir():
+        ready.rmdir()

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +16,8 @@ from flowprep.config import SCHEMA_VERSION
 from flowprep.records import Failure, check_names
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow, typed
-from flowprep.shard.tables import read_rows
-from flowprep.storage import sha256_file
+from flowprep.shard.tables import parquet_file, read_rows
+from flowprep.storage import Place, sha256_file
 
 MEMBERS = ("cls", "flow", "json", "rgb")
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
@@ -51,7 +50,7 @@ def canonical(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def load_mark(path: Path) -> Mark:
+def load_mark(path: Place) -> Mark:
     """A commit mark. Raises ValueError unless it is exactly what `Mark.to_json` writes."""
     data = path.read_bytes()
     try:
@@ -134,14 +133,15 @@ def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     return sink.getvalue()
 
 
-def load_index(path: Path) -> list[tuple[str, SampleRow]]:
+def load_index(path: Place) -> list[tuple[str, SampleRow]]:
     """(shard, row) of every sample in index.parquet. Raises ValueError unless it is our table."""
     return [(row.pop("shard"), SampleRow(**row)) for row in read_rows(path, INDEX_SCHEMA)]
 
 
-def load_failures(path: Path) -> list[tuple[str, Failure]]:
+def load_failures(path: Place) -> list[tuple[str, Failure]]:
     """(shard, failure) of every clip in failures.parquet."""
-    return [(row.pop("shard"), Failure(**row)) for row in pq.read_table(path).to_pylist()]
+    with parquet_file(path) as file:
+        return [(row.pop("shard"), Failure(**row)) for row in file.read().to_pylist()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def dataset_bytes(layout: Layout, marks: list[Mark], fingerprint: str) -> bytes:
     return canonical(body | {"sha256": hashlib.sha256(canonical(body)).hexdigest()})
 
 
-def load_dataset(path: Path) -> dict[str, Any]:
+def load_dataset(path: Place) -> dict[str, Any]:
     """dataset.json. Raises ValueError when it was altered in any byte."""
     data = path.read_bytes()
     try:

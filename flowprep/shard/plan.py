@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowprep.records import check_names
 from flowprep.shard.tables import read_rows
+from flowprep.storage import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def plan_bytes(rows: list[PlanRow]) -> bytes:
     return sink.getvalue()
 
 
-def load_plan(path: Path) -> list[PlanRow]:
+def load_plan(path: Place) -> list[PlanRow]:
     """The rows of plan.parquet, [] when there is none. Raises ValueError when it is damaged."""
     if not path.exists():
         return []

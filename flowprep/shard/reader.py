@@ -7,7 +7,6 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from flowprep.errors import FlowprepError
 from flowprep.quantize import make_quantizer
 from flowprep.shard.schema import SampleInfo, SampleRow, parse_info
-from flowprep.storage import sha256_file
+from flowprep.storage import Place, sha256_file, size_bytes
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Sample:
         return parse_info(self.members["json"])
 
 
-def iter_samples(path: Path) -> Iterator[Sample]:
+def iter_samples(path: Place) -> Iterator[Sample]:
     """Every sample of a tar, in order.
 
     Raises ValueError when the tar is damaged, a member is not a plain file or has no suffix, a
@@ -56,10 +55,10 @@ def iter_samples(path: Path) -> Iterator[Sample]:
         yield Sample(key, members)
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+def _members(path: Place) -> Iterator[tuple[str, bytes]]:
     try:
-        n_bytes = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
+        n_bytes = size_bytes(path)
+        with path.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
             for member in tar:
                 if not member.isreg() or member.issparse():
                     raise ValueError(f"member {member.name!r} is not a plain file")
@@ -74,7 +73,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
         raise ValueError(f"damaged tar: {error}") from error
 
 
-def read_at(path: Path, row: SampleRow) -> Sample:
+def read_at(path: Place, row: SampleRow) -> Sample:
     """One sample by its place in the index: no scan of the tar.
 
     Raises ValueError where the row leads out of the file; what the members hold is not looked at.
@@ -82,7 +81,7 @@ def read_at(path: Path, row: SampleRow) -> Sample:
     suffixes = {"cls": "cls", "flow": row.flow_member, "json": "json", "rgb": row.rgb_member}
     members = {}
     with path.open("rb") as file:
-        n_bytes = os.fstat(file.fileno()).st_size
+        n_bytes = file.seek(0, io.SEEK_END)
         for kind, suffix in suffixes.items():
             offset, size = getattr(row, f"{kind}_offset"), getattr(row, f"{kind}_size")
             if offset >= 0:
@@ -93,7 +92,7 @@ def read_at(path: Path, row: SampleRow) -> Sample:
     return Sample(row.key, members)
 
 
-def read_current(path: Path, row: SampleRow) -> Sample:
+def read_current(path: Place, row: SampleRow) -> Sample:
     """The same, but json and .cls with the label of the index: the sample's own may be older."""
     sample = read_at(path, row)
     if row.label == row.tar_label:
@@ -103,7 +102,7 @@ def read_current(path: Path, row: SampleRow) -> Sample:
     return Sample(row.key, {name: told.get(name, data) for name, data in sample.members.items()})
 
 
-def damaged_samples(path: Path, rows: list[SampleRow]) -> Iterator[SampleRow]:
+def damaged_samples(path: Place, rows: list[SampleRow]) -> Iterator[SampleRow]:
     """Rows whose bytes in the tar are not those that were written."""
     for row in rows:
         start, stop = row.sample_offset, row.sample_offset + row.sample_size

@@ -6,12 +6,12 @@ import hashlib
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowprep.shard.tables import read_rows
+from flowprep.storage import Place
 
 SCHEMA = pa.schema([("path_sha256", pa.string()), ("key_sha256", pa.string())])
 
@@ -57,6 +57,6 @@ def removed_bytes(removed: Removed) -> bytes:
     return sink.getvalue()
 
 
-def load_removed(path: Path) -> Removed:
+def load_removed(path: Place) -> Removed:
     """The table. Raises ValueError when it is damaged or not there."""
     return Removed(frozenset(tuple(row.values()) for row in read_rows(path, SCHEMA)))

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from flowprep.shard.schema import typed
-from flowprep.storage import oddity
+from flowprep.storage import Place, RemotePath, oddity
 
 READ_BYTES = 1 << 20
 """So much of the file's end is read, a thousand runs or more."""
@@ -36,7 +35,7 @@ class Run:
     versions: dict[str, str]
 
 
-def append_run(path: Path, run: Run) -> None:
+def append_run(path: Place, run: Run) -> None:
     """Add a line, below one that a crash may have cut short.
 
     Raises OSError where that does not work, or something else than a file is there.
@@ -44,6 +43,10 @@ def append_run(path: Path, run: Run) -> None:
     if (odd := oddity(path)) not in ("", "is missing"):
         raise OSError(f"{path.name} {odd}")
     line = json.dumps(asdict(run), sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    if isinstance(path, RemotePath):
+        before = path.read_bytes() if path.is_file() else b""
+        path.write_bytes(before + line)
+        return
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, 2)
@@ -51,7 +54,7 @@ def append_run(path: Path, run: Run) -> None:
         file.write(line)
 
 
-def load_runs(path: Path) -> tuple[list[Run], int]:
+def load_runs(path: Place) -> tuple[list[Run], int]:
     """(the last runs, oldest first; lines that are none, as one that a crash has cut short)."""
     if oddity(path):
         return [], 0

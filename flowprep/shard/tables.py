@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowprep.storage import Place, RemotePath, size_bytes
 
-def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+
+@contextmanager
+def parquet_file(place: Place, **options: Any) -> Iterator[pq.ParquetFile]:
+    """The file, of which only what is asked for is read. Raises pyarrow's exceptions, OSError."""
+    if not isinstance(place, RemotePath):
+        with pq.ParquetFile(place, **options) as parquet:
+            yield parquet
+        return
+    with place.open("rb") as file, pq.ParquetFile(file, **options) as parquet:
+        yield parquet
+
+
+def read_rows(path: Place, schema: pa.Schema) -> list[dict[str, Any]]:
     """The rows of a table. Raises ValueError unless it has these columns, and a value in each.
 
     Only a plain file is opened: a pipe would never end. Raises OSError where that does not work.
@@ -17,10 +31,10 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{path.name} is not a file")
     try:
-        file = pq.ParquetFile(path)
-        if file.metadata.num_rows > path.stat().st_size:  # each row holds a key of its own
-            raise ValueError(f"{path.name} claims {file.metadata.num_rows} rows")
-        table = file.read()
+        with parquet_file(path) as file:
+            if file.metadata.num_rows > size_bytes(path):  # each row holds a key of its own
+                raise ValueError(f"{path.name} claims {file.metadata.num_rows} rows")
+            table = file.read()
     except pa.ArrowException as error:
         raise ValueError(f"{path.name} does not read: {error}") from error
     if not table.schema.equals(schema) or any(column.null_count for column in table.columns):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from flowprep.storage import sha256_file
+from flowprep.storage import Place, sha256_file
 
 BLOCK = 512
 
@@ -42,7 +42,7 @@ class ShardWriter:
         places = {suffix: self._member(f"{key}.{suffix}", data) for suffix, data in members.items()}
         return self._placed(start, places)
 
-    def copy(self, source: Path, placed: Placed) -> Placed:
+    def copy(self, source: Place, placed: Placed) -> Placed:
         """Append a sample of another tar byte for byte; what the file lacks of it is zeros."""
         start = self._tar.offset
         with source.open("rb") as file:

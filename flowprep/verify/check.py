@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 
 from flowprep.processes import process_pool, usable_cores
 from flowprep.records import Finding
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout, layout_of
-from flowprep.storage import plain
+from flowprep.storage import Place, plain
 from flowprep.verify.deep import check_samples
 from flowprep.verify.shallow import (
     check_dataset,
@@ -24,7 +23,7 @@ Watch = Callable[[int, int], None]
 """Told the bytes of tars that are checked, and those that there are."""
 
 
-def verify(out: Path, *, deep: bool = False, watch: Watch | None = None) -> list[Finding]:
+def verify(out: Place, *, deep: bool = False, watch: Watch | None = None) -> list[Finding]:
     """Everything wrong with the dataset at `out`; [] when it is whole.
 
     Shallow: every byte against the hashes that vouch for it. Deep: every sample decoded as well.

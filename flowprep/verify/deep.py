@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from flowprep.shard.reader import (
     read_at,
 )
 from flowprep.shard.schema import SampleInfo, SampleRow, member_suffixes
-from flowprep.storage import oddity
+from flowprep.storage import Place, oddity
 
 BOTH = {f.name for f in fields(SampleInfo)} & {f.name for f in fields(SampleRow)}
 COMPARED = sorted(BOTH - {"label", "label_index"})
@@ -49,12 +48,12 @@ def check_samples(layout: Layout, mark: Mark, classes: list[str]) -> list[Findin
     return findings + [_finding(mark, path, key, "is not in the tar") for key in rows]
 
 
-def _finding(mark: Mark, path: Path, key: str, message: str) -> Finding:
+def _finding(mark: Mark, path: Place, key: str, message: str) -> Finding:
     return Finding(code="sample", file=path.name, shard=mark.shard, key=key, message=message)
 
 
 def _problems(
-    path: Path, sample: Sample, row: SampleRow | None, classes: list[str]
+    path: Place, sample: Sample, row: SampleRow | None, classes: list[str]
 ) -> Iterator[str]:
     if row is None:
         yield "is in the tar, but not in the commit mark"

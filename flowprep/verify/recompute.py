@@ -28,7 +28,7 @@ from flowprep.records import U8, Clip, Finding, Media, Video
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import Sample, damaged_samples, read_at
 from flowprep.shard.schema import SampleInfo
-from flowprep.storage import plain
+from flowprep.storage import Place, plain
 from flowprep.verify.check import Watch
 from flowprep.verify.compare import Comparison, Group, Measured, judged
 from flowprep.verify.subjects import Bench, Subject, prepare
@@ -58,7 +58,7 @@ def _engine(bench: Bench) -> Engine:
 
 
 def recompute(
-    out: Path, n: int, *, seed: int = 0, src: str = "", watch: Watch | None = None
+    out: Place, n: int, *, seed: int = 0, src: str = "", watch: Watch | None = None
 ) -> list[Compared]:
     """Make `n` samples again, on all cores, and compare.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,16 @@ from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow, load_plan
 from flowprep.shard.reader import damaged_samples
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import oddity, plain, sha256_file
+from flowprep.storage import (
+    Place,
+    exists,
+    files_below,
+    oddity,
+    plain,
+    relative,
+    sha256_file,
+    size_bytes,
+)
 
 NAMED_SAMPLES = 8
 """So many damaged samples of a shard are named one by one; beyond that, the shard is."""
@@ -41,17 +49,17 @@ def load_marks(layout: Layout) -> tuple[list[Mark], list[Finding]]:
 
 def _of_mark(layout: Layout, shard: str, message: str) -> Finding:
     return Finding(
-        code="mark-damaged", file=relative(layout, layout.mark(shard)), shard=shard, message=message
+        code="mark-damaged", file=shown(layout, layout.mark(shard)), shard=shard, message=message
     )
 
 
-def relative(layout: Layout, path: Path) -> str:
+def shown(layout: Layout, place: Place) -> str:
     """The path as a user sees it in the dataset."""
-    name = path.relative_to(layout.out).as_posix()
+    name = relative(place, layout.out)
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def problem(path: Path, sha256: str | None) -> str:
+def problem(path: Place, sha256: str | None) -> str:
     """What is wrong with a file that should have this hash, "" when nothing is."""
     try:
         if odd := oddity(path):
@@ -64,7 +72,7 @@ def problem(path: Path, sha256: str | None) -> str:
 def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     """dataset.json, the tables, the marks it lists, and files that nobody vouches for."""
     dataset: dict[str, Any] = {}
-    name = relative(layout, layout.dataset)
+    name = shown(layout, layout.dataset)
     try:
         odd = oddity(layout.dataset)
         dataset = {} if odd else load_dataset(layout.dataset)
@@ -81,9 +89,9 @@ def check_dataset(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
         yield from _check_tables(layout, dataset, marks)
         yield from _check_marks(layout, dataset, marks)
         yield from _check_totals(layout, dataset, marks)
-    if os.path.lexists(layout.pending):
+    if exists(layout.pending):
         message = "flowprep relabel or remove was interrupted: run it again, or --repair"
-        yield Finding(code="incomplete", file=relative(layout, layout.pending), message=message)
+        yield Finding(code="incomplete", file=shown(layout, layout.pending), message=message)
     yield from _check_plan(layout, marks)
     yield from _unexpected(layout, {mark.shard: mark for mark in marks}, dataset)
 
@@ -93,7 +101,7 @@ def _check_tables(layout: Layout, dataset: dict[str, Any], marks: list[Mark]) ->
         found = problem(path, dataset["files"].get(path.name))
         if found:
             code = "table-missing" if found == "is missing" else "table-damaged"
-            yield Finding(code=code, file=relative(layout, path), message=found)
+            yield Finding(code=code, file=shown(layout, path), message=found)
     yield from _check_index(layout, marks)
 
 
@@ -103,7 +111,7 @@ def _check_index(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
         wrong = _wrong_rows(load_index(plain(layout.index)), marks)
     except Exception:  # noqa: BLE001 - damaged parquet raises anything; the finding is made already
         return
-    name = relative(layout, layout.index)
+    name = shown(layout, layout.index)
     for (shard, key), what in sorted(wrong.items())[:NAMED_ROWS]:
         yield Finding(code="index-row", file=name, shard=shard, key=key, message=what)
     if len(wrong) > NAMED_ROWS:
@@ -131,7 +139,7 @@ def _check_marks(layout: Layout, dataset: dict[str, Any], marks: list[Mark]) -> 
     for shard in sorted(set(claimed) - set(layout.committed())):
         yield Finding(
             code="mark-missing",
-            file=relative(layout, layout.mark(shard)),
+            file=shown(layout, layout.mark(shard)),
             shard=shard,
             message="is missing",
         )
@@ -155,7 +163,7 @@ def _check_totals(layout: Layout, dataset: dict[str, Any], marks: list[Mark]) ->
         if dataset[name] != count:
             yield Finding(
                 code="totals",
-                file=relative(layout, layout.dataset),
+                file=shown(layout, layout.dataset),
                 message=f"{name} {dataset[name]}, but the marks say {count}",
             )
 
@@ -184,31 +192,24 @@ def _unexpected(
     shards = set(marks) | set(dataset.get("shards", {})) | set(layout.committed())
     expected = {layout.dataset, layout.runs, layout.pending, *layout.tables}
     if (odd := oddity(layout.runs)) not in ("", "is missing"):
-        yield Finding(code="unexpected-file", file=relative(layout, layout.runs), message=odd)
+        yield Finding(code="unexpected-file", file=shown(layout, layout.runs), message=odd)
     for shard in shards:
         expected |= {layout.idx(shard), layout.mark(shard)}
         if shard not in marks or marks[shard].samples:
             expected.add(layout.tar(shard))
     vouched = set(dataset.get("shards", shards))
     unread: list[OSError] = []
-    for path in sorted(_files(layout.out, unread)):
+    for path in files_below(layout.out, unread):
         stranger = path.parent == layout.marks and path.stem not in vouched
         if path not in expected or stranger:
             yield Finding(
                 code="unexpected-file",
-                file=relative(layout, path),
+                file=shown(layout, path),
                 message="is not part of this dataset",
             )
     for error in unread:
-        name = relative(layout, Path(error.filename))
+        name = shown(layout, Path(error.filename))
         yield Finding(code="unreadable", file=name, message=f"cannot be read: {error.strerror}")
-
-
-def _files(folder: Path, unread: list[OSError]) -> Iterator[Path]:
-    """Everything below that is no folder; links to folders are not followed."""
-    for here, folders, names in os.walk(folder, onerror=unread.append):
-        links = [name for name in folders if os.path.islink(os.path.join(here, name))]
-        yield from (Path(here) / name for name in names + links)
 
 
 def check_shard(layout: Layout, mark: Mark) -> list[Finding]:
@@ -223,7 +224,7 @@ def _check_idx(layout: Layout, mark: Mark) -> Iterator[Finding]:
         found = "is not what the commit mark says"
     if found:
         code = "idx-missing" if found == "is missing" else "idx-damaged"
-        yield Finding(code=code, file=relative(layout, path), shard=mark.shard, message=found)
+        yield Finding(code=code, file=shown(layout, path), shard=mark.shard, message=found)
 
 
 def _check_tar(layout: Layout, mark: Mark) -> Iterator[Finding]:
@@ -239,14 +240,14 @@ def _check_tar(layout: Layout, mark: Mark) -> Iterator[Finding]:
         keys, where = _hit(path, mark)
     for key in keys:
         yield Finding(
-            code=code, file=relative(layout, path), shard=mark.shard, key=key, message=found + where
+            code=code, file=shown(layout, path), shard=mark.shard, key=key, message=found + where
         )
 
 
-def _hit(path: Path, mark: Mark) -> tuple[list[str], str]:
+def _hit(path: Place, mark: Mark) -> tuple[list[str], str]:
     """(keys of the damaged samples or [""], what to add to the message)."""
     damaged = [row.key for row in damaged_samples(path, mark.samples)]
-    size, where = path.stat().st_size, ""
+    size, where = size_bytes(path), ""
     if size != mark.tar_bytes:
         where = f": {size} bytes, {mark.tar_bytes} expected"
     if 0 < len(damaged) <= NAMED_SAMPLES:

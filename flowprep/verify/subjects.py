@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flowprep import manifest
@@ -16,7 +15,8 @@ from flowprep.records import Video
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout, layout_of
 from flowprep.shard.schema import SampleRow
-from flowprep.storage import plain, refuse_url
+from flowprep.sources import place_again, root_at
+from flowprep.storage import Place, plain
 from flowprep.verify.shallow import load_marks
 
 
@@ -33,8 +33,8 @@ class Subject:
 class Bench:
     """Where and how the subjects were made."""
 
-    out: Path
-    root: Path
+    out: Place
+    root: Place
     settings: Settings
     engine_options: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
@@ -52,7 +52,7 @@ def choose(marks: list[Mark], n: int, seed: int) -> list[tuple[str, SampleRow]]:
     return random.Random(seed).sample(everything, min(n, len(everything)))
 
 
-def prepare(out: Path, n: int, seed: int, src: str) -> tuple[Bench, list[Subject]]:
+def prepare(out: Place, n: int, seed: int, src: str) -> tuple[Bench, list[Subject]]:
     """The samples that are chosen, and how they were made. Raises FlowprepError."""
     layout = layout_of(out)
     bench, videos = _bench(layout, src)
@@ -67,16 +67,14 @@ def _bench(layout: Layout, src: str) -> tuple[Bench, dict[str, list[Video]]]:
     """How the dataset was made, and its videos by path."""
     try:
         table = load_toml(plain(layout.config))
-        settings, root = settings_from(table["settings"], ""), Path(table["source"]["root"])
+        settings, recorded = settings_from(table["settings"], ""), str(table["source"]["root"])
         videos = manifest.load(plain(layout.manifest))
     except Exception as error:
         raise FlowprepError(
             f"{layout.internal}: the settings or the manifest are damaged: {error}",
             "leave --recompute out to see what is damaged, and --repair what can be",
         ) from error
-    if src:
-        place = refuse_url(src, "--src").resolve()
-        root = place.parent if place.is_file() else place
+    root = root_at(place_again(recorded, src))
     by_path: dict[str, list[Video]] = {}
     for video in videos:
         by_path.setdefault(video.path, []).append(video)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -23,11 +22,12 @@ from rich.progress import (
 )
 
 from flowprep.records import Finding, printable
+from flowprep.storage import Place
 from flowprep.verify.check import Watch
 from flowprep.verify.recompute import Compared
 
 
-def tell_findings(findings: list[Finding], out: Path, deep: bool) -> None:
+def tell_findings(findings: list[Finding], out: Place, deep: bool) -> None:
     """Print all findings, or that there is none."""
     list_findings(findings)
     depth = "every byte and every frame" if deep else "every byte"
@@ -54,7 +54,7 @@ def _printable(finding: Finding) -> Finding:
     )
 
 
-def tell_as_json(findings: list[Finding], out: Path, deep: bool, **more: Any) -> None:
+def tell_as_json(findings: list[Finding], out: Place, deep: bool, **more: Any) -> None:
     """The same for machines."""
     shown = [asdict(_printable(finding)) for finding in findings]
     report = {"dataset": printable(str(out)), "deep": deep, "findings": shown, **more}

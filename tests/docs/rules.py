@@ -28,6 +28,7 @@ Cli = Callable[..., Result]
 
 PATHS = {
     **{"/data/videos": "videos", "/new/videos": "videos", "/data/shards": "shards"},
+    **{"s3://bucket/videos": "videos", "s3://bucket/shards": "shards"},
     "f/rawframes": "frames/rawframes",
     **{f"kinetics:{part}.csv": f"kinetics:kinetics/{part}.csv" for part in ("train", "val")},
 }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from flowprep.codec.base import Region, get_codec
 from flowprep.records import U8, Codes
 from flowprep.shard.reader import check_coding, open_member
 from flowprep.shard.schema import SampleInfo, parse_info
+from flowprep.storage import RemotePath
 from train.data.shards import MEMBERS
 from train.data.table import Table
 
@@ -105,18 +108,29 @@ class ShardReader:
 
     def _member(self, row: int, member: str) -> BinaryIO:
         offset, size = self._table.places_N32[row, MEMBERS.index(member)].tolist()
-        handle = self._handle(int(self._table.tar_N[row]))
+        tar = self._table.tars[int(self._table.tar_N[row])]
+        if isinstance(tar, RemotePath):
+            return _fetched(tar, offset, size)
+        handle = self._handle(int(self._table.tar_N[row]), tar)
         if (n_bytes := os.fstat(handle).st_size) < offset + size:
             raise ValueError(f"the tar has {n_bytes:,} bytes, the index more")
         return open_member(handle, offset, size)
 
-    def _handle(self, tar: int) -> int:
+    def _handle(self, tar: int, path: Path) -> int:
         if tar not in self._handles:
             while len(self._handles) >= MAX_OPEN:
                 os.close(self._handles.popitem(last=False)[1])
-            self._handles[tar] = os.open(self._table.tars[tar], os.O_RDONLY | os.O_CLOEXEC)
+            self._handles[tar] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._handles.move_to_end(tar)
         return self._handles[tar]
+
+
+def _fetched(tar: RemotePath, offset: int, size: int) -> BinaryIO:
+    """A member of a tar in object storage, by one request."""
+    data = tar.read_range(offset, offset + size)
+    if len(data) != size:
+        raise ValueError(f"the tar ends before {offset + size:,} bytes, the index has more")
+    return io.BytesIO(data)
 
 
 def _region(info: SampleInfo, span: Span) -> Region:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from braceexpand import braceexpand
 
 from flowprep.errors import FlowprepError
 from flowprep.shard.index import INDEX_SCHEMA, load_dataset
 from flowprep.shard.layout import Layout
-from flowprep.storage import refuse_url, sha256_file
+from flowprep.shard.tables import parquet_file
+from flowprep.storage import Place, place_of, sha256_file
 
 MEMBERS = ("flow", "json", "rgb")
 PLACES = [f"{member}_{what}" for member in MEMBERS for what in ("offset", "size")]
@@ -30,7 +30,7 @@ def find_tars(shards: str) -> tuple[Layout, list[str] | None]:
     `shards` is the folder of a dataset, or tars in it: a path, a pattern with braces or stars, or
     a list parted by commas. Raises FlowprepError when they are not there or in several folders.
     """
-    place = refuse_url(shards, "--shards")
+    place = place_of(shards, "--shards")
     if place.is_dir():
         return Layout(place), None
     tars = [Path(path) for pattern in _expanded(shards) for path in _globbed(pattern)]
@@ -106,7 +106,7 @@ def vouched(layout: Layout) -> str:
         raise FlowprepError(f"{layout.dataset} does not read: {error}", hint) from error
 
 
-def _regular(path: Path) -> Path:
+def _regular(path: Place) -> Place:
     """The path, unless what is there would never end. Raises ValueError."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is not a file")
@@ -115,7 +115,8 @@ def _regular(path: Path) -> Path:
 
 def _parquet(layout: Layout) -> Any:
     try:
-        index = pq.ParquetFile(_regular(layout.index)).read(columns=COLUMNS)
+        with parquet_file(_regular(layout.index)) as file:
+            index = file.read(columns=COLUMNS)
         if not index.schema.equals(SCHEMA) or any(column.null_count for column in index.columns):
             raise ValueError("it has other columns than flowprep writes")
         return index

@@ -16,6 +16,7 @@ from flowprep.config import load_toml
 from flowprep.errors import FlowprepError
 from flowprep.records import I64
 from flowprep.shard.layout import Layout
+from flowprep.storage import Place
 from train.data.labels import join_labels
 from train.data.shards import PLACES, find_tars, read_index, vouched
 from train.data.splits import SPLITS, TRAIN, VAL, check_splits, held_out
@@ -28,7 +29,7 @@ class Table:
     Samples of one video share a number in `video_N`, which stays when samples are left out.
     """
 
-    tars: list[Path]
+    tars: list[Place]
     videos: Any  # pyarrow strings: path of each video in the source
     classes: list[str]
     key_N: Any  # pyarrow strings

@@ -1,4 +1,4 @@
-"""The one door to files: listing, reading, and writing that is either whole or not there."""
+"""Files of this machine: listing, reading, and writing that is either whole or not there."""
 
 from __future__ import annotations
 
@@ -7,48 +7,13 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 
 from flowprep.errors import FlowprepError
-
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".gif",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".flv",
-        ".wmv",
-        ".asf",
-        ".ogv",
-        ".3gp",
-    ]
-)
-INTERNAL = "_flowprep"
-"""The folder in a dataset that holds all but its tars."""
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
-
-
-def refuse_url(place: str, flag: str) -> Path:
-    """The local path. Raises FlowprepError for a URL: object storage is not supported yet."""
-    if not place:
-        raise FlowprepError(f"{flag} is empty", "give a path; . is this folder")
-    if "://" in place:
-        raise FlowprepError(
-            f"{flag} {place}: object storage is not supported yet",
-            "give a local or mounted path, and copy the result",
-        )
-    return Path(place)
+from flowprep.storage.names import IMAGE_SUFFIXES, INTERNAL, VIDEO_SUFFIXES
 
 
 def list_videos(root: Path) -> list[str]:
@@ -61,8 +26,14 @@ def list_videos(root: Path) -> list[str]:
         (folder / name).relative_to(root).as_posix()
         for folder, _, names in _walk(root)
         for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+        if is_video(name)
     )
+
+
+def is_video(path: str) -> bool:
+    """Whether a relative path is that of a video, by its name, and nothing in it is hidden."""
+    hidden = any(part.startswith(".") for part in path.split("/"))
+    return not hidden and PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def list_image_folders(root: Path) -> list[str]:
@@ -102,6 +73,13 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield Path(folder), subfolders, names
 
 
+def files_below(folder: Path, unread: list[OSError]) -> Iterator[Path]:
+    """Everything below that is no folder; links to folders are not followed."""
+    for here, folders, names in os.walk(folder, onerror=unread.append):
+        links = [name for name in folders if os.path.islink(os.path.join(here, name))]
+        yield from (Path(here) / name for name in names + links)
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in ns: of a file, or of a folder with its files.
 
@@ -132,38 +110,6 @@ def oddity(path: Path) -> str:
         return ""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
     return f"is {kinds.get(stat.S_IFMT(mode), 'a device or pipe')}, not a file"
-
-
-def plain(path: Path) -> Path:
-    """The path of a plain file. Raises ValueError when it is anything else."""
-    if odd := oddity(path):
-        raise ValueError(f"{path.name} {odd}")
-    return path
-
-
-def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
-    """Hex digest of the bytes start..stop-1."""
-    digest = hashlib.sha256()
-    left = (path.stat().st_size if stop is None else stop) - start
-    block = memoryview(bytearray(max(0, min(left, 1 << 18))))
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while left > 0 and (n_read := file.readinto(block[: min(left, len(block))])):
-            digest.update(block[:n_read])
-            left -= n_read
-    return digest.hexdigest()
-
-
-def read_text(path: Path) -> str:
-    """Without a byte order mark. Raises FlowprepError when it is not UTF-8."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        raise FlowprepError(
-            f"{path.name}, line {number}: not UTF-8", "save it as UTF-8 text"
-        ) from error
 
 
 def flush_to_disk(path: Path) -> None:
@@ -203,6 +149,15 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def scratch_of(url: str) -> Path:
+    """Where this user's unfinished files for a place in object storage lie on this machine: below
+    $FLOWPREP_SCRATCH, or the system's folder for temporary files.
+    """
+    parent = os.environ.get("FLOWPREP_SCRATCH") or tempfile.gettempdir()
+    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return Path(parent) / f"flowprep-{os.getuid()}-{digest}"
+
+
 def free_bytes(folder: Path) -> int:
     """Bytes a user may still write below the nearest existing parent of `folder`."""
     while not folder.exists():
@@ -211,8 +166,8 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def exclusive(lock_file: Path, what: str, command: str = "extract") -> Iterator[None]:
-    """Hold a lock that the system drops when this process dies, however it dies.
+def exclusive(lock_file: Path, what: str, command: str = "extract") -> Iterator[Callable[[], None]]:
+    """Hold a lock that the system drops when this process dies, however it dies; it is not lost.
 
     Raises FlowprepError when another process holds it.
     """
@@ -227,4 +182,4 @@ def exclusive(lock_file: Path, what: str, command: str = "extract") -> Iterator[
             raise FlowprepError(
                 f"{what} is in use by another flowprep {command}", "wait for it, or stop it"
             ) from error
-        yield
+        yield lambda: None

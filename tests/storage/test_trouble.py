@@ -1,0 +1,142 @@
+"""What is tried again, and what is said when that is no use."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowprep.errors import FlowprepError, StoreDown, StoreError
+from flowprep.storage import RemotePath, lease, place_of, trouble
+
+
+class Coded(Exception):
+    """As botocore's ClientError."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(code)
+        told = {"HTTPStatusCode": status}
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": told}
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Nobody waits: how long they would have."""
+    clock, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(trouble.time, "sleep", sleep)
+    monkeypatch.setattr(trouble.time, "monotonic", lambda: clock[0])
+    return slept
+
+
+def failing(*errors: BaseException) -> Callable[[], str]:
+    left = list(errors)
+
+    def operation() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return operation
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Coded("InternalError", 500),
+        Coded("SlowDown", 503),
+        Coded("RequestTimeout", 408),
+        Coded("TooManyRequests", 429),
+        OSError(errno.EIO, "broken pipe"),
+        ConnectionResetError("reset"),
+        TimeoutError("slow"),
+    ],
+)
+def test_what_may_pass_is_tried_again(error: Exception, waits: list[float]) -> None:
+    assert trouble.attempt(failing(error, error, error), "s3://b/k") == "done"
+    assert len(waits) == 3
+    assert waits[0] < waits[2] < 2 * trouble.LONGEST_WAIT_S
+
+
+def test_it_ends_with_the_url_and_the_reason(waits: list[float]) -> None:
+    with pytest.raises(StoreDown, match=r"no success for 180 s: SlowDown") as found:
+        trouble.attempt(failing(*[Coded("SlowDown", 503)] * 1000), "s3://b/k")
+    assert found.value.filename == "s3://b/k"
+    assert trouble.PATIENCE_S < sum(waits) < trouble.PATIENCE_S + 2 * trouble.LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (Coded("ExpiredToken", 400), "credentials"),
+        (Coded("InvalidAccessKeyId", 403), "credentials"),
+        (Coded("NoSuchBucket", 404), "bucket"),
+        (Coded("QuotaExceeded", 403), "room"),
+        (OSError(errno.ENOSPC, "no space left"), "room"),
+    ],
+)
+def test_trouble_of_the_store_is_not_tried_again(
+    error: Exception, hint: str, waits: list[float]
+) -> None:
+    with pytest.raises(StoreError, match=r"s3://b/k") as found:
+        trouble.attempt(failing(error), "s3://b/k")
+    assert (hint in found.value.hint, waits) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("k"), FileNotFoundError),
+        (PermissionError("Access Denied"), PermissionError),
+        (Coded("NoSuchKey", 404), OSError),
+    ],
+)
+def test_trouble_with_one_object_is_told_as_that(
+    error: Exception, kind: type[OSError], waits: list[float]
+) -> None:
+    with pytest.raises(kind):
+        trouble.attempt(failing(error), "s3://b/k")
+    assert waits == []
+
+
+def test_a_url_is_one_place() -> None:
+    assert place_of("s3://bucket/a/b/", "--out") == RemotePath("s3://bucket/a/b")
+    assert place_of("file:///tmp/x", "--out") == Path("/tmp/x")
+    for wrong in ("", "s3://", "zip://a::s3://b/c"):
+        with pytest.raises(FlowprepError):
+            place_of(wrong, "--out")
+
+
+def test_a_lease_that_is_renewed_is_in_use_and_a_silent_one_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock = RemotePath("memory://lease/lock")
+    other = {"owner": "other", "host": "elsewhere", "pid": 1, "user": "u", "command": "extract"}
+    lock.write_bytes(json.dumps(other | {"renewed": 0}).encode())
+    clock, renews = [0.0], [True]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if renews[0]:
+            lock.write_bytes(json.dumps(other | {"renewed": clock[0]}).encode())
+
+    monkeypatch.setattr(lease.time, "sleep", sleep)
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    with (
+        pytest.raises(FlowprepError, match=r"in use by another flowprep extract \(u on elsewhere"),
+        lease.leased(lock, "memory://lease", "extract"),
+    ):
+        pass
+    renews[0] = False
+    with lease.leased(lock, "memory://lease", "extract") as check:
+        check()
+        assert clock[0] > lease.DEAD_S
+        assert json.loads(lock.read_bytes())["host"] != "elsewhere"
+    assert not lock.is_file()

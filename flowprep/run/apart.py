@@ -25,7 +25,7 @@ def apart(spec: WorkerSpec, maker: Maker) -> Iterator[MakeClip]:
     """Make clips in a process of their own, with the memory and patience of `spec`."""
     folder = maker.scratch / "apart"
     folder.mkdir()
-    job = replace(maker.job, tasks=[], keep=[], failed=[], suspects=frozenset())
+    job = replace(maker.job, tasks=[], keep=frozenset(), failed=[], suspects=frozenset())
     cell = Cell(_serve, (spec, job, folder), spec.stall_s)
 
     def is_answer(message: object) -> bool:

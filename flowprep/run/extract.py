@@ -17,7 +17,7 @@ from flowprep.records import Clip, Failure, Video
 from flowprep.run.estimate import planned_bytes
 from flowprep.run.executors import open_pool
 from flowprep.run.held import held
-from flowprep.run.job import ShardJob
+from flowprep.run.job import PlannedShard, ShardJob
 from flowprep.run.members import have_cls
 from flowprep.run.prepare import Request, Work, config_toml, prepare
 from flowprep.run.progress import Display
@@ -99,7 +99,7 @@ def _extract(
 ) -> Summary:
     work = prepare(request, layout, display)
     check_space(request, layout, work)
-    jobs = shard_jobs(layout, work)
+    jobs = planned_shards(layout, work)
     listed = manifest.to_bytes(work.videos)
     if jobs or not _is_finished(layout) or layout.manifest.read_bytes() != listed:
         layout.dataset.unlink(missing_ok=True)
@@ -146,15 +146,16 @@ def check_space(request: Request, layout: Layout, work: Work) -> None:
         )
 
 
-def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
-    """What workers need to make the shards that are left; finished samples are kept."""
+def planned_shards(layout: Layout, work: Work) -> list[PlannedShard]:
+    """The shards that are left; finished samples are kept."""
     told = _tar_labels(layout, work)
     videos = {video.path: video for video in work.videos}
     rows = defaultdict[str, list[PlanRow]](list)
     for row in work.rows:
         rows[row.shard].append(row)
-    return [
-        ShardJob(
+
+    def build(shard: str) -> ShardJob:
+        return ShardJob(
             shard=shard,
             root=work.source.root,
             out=layout.out,
@@ -166,10 +167,26 @@ def shard_jobs(layout: Layout, work: Work) -> list[ShardJob]:
             labels={r.key: r.label for r in rows[shard] if r.label != told[r.key]},
             class_index={name: i for i, name in enumerate(work.classes)},
             versions=work.versions,
-            keep=work.retry[shard].samples if shard in work.retry else [],
+            keep=frozenset(row.key for row in work.retry[shard].samples)
+            if shard in work.retry
+            else frozenset(),
+            failed=work.failed.get(shard, []),
         )
-        for shard in work.todo
-    ]
+
+    return [_planned(rows[shard], work, partial(build, shard)) for shard in work.todo]
+
+
+def _planned(rows: list[PlanRow], work: Work, build: Callable[[], ShardJob]) -> PlannedShard:
+    shard = rows[0].shard
+    kept = {row.key for row in work.retry[shard].samples} if shard in work.retry else set()
+    kept |= {failure.key for failure in work.failed.get(shard, [])}
+    return PlannedShard(
+        shard=shard,
+        n_frames=sum(row.n_frames for row in rows),
+        n_clips=len(rows),
+        n_pairs=sum(max(0, row.n_frames - 1) for row in rows if row.key not in kept),
+        build=build,
+    )
 
 
 def _tar_labels(layout: Layout, work: Work) -> dict[str, str]:
@@ -222,7 +239,7 @@ def run_jobs(
     request: Request,
     layout: Layout,
     work: Work,
-    jobs: list[ShardJob],
+    jobs: list[PlannedShard],
     display: Display,
     check_held: Callable[[], None] = lambda: None,
 ) -> Outcome:

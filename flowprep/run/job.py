@@ -35,7 +35,7 @@ class ShardJob:
     tasks: list[ClipTask]
     class_index: dict[str, int]
     versions: dict[str, str]
-    keep: list[SampleRow] = field(default_factory=list)  # samples of the old tar to copy
+    keep: frozenset[str] = frozenset()  # keys of samples of the old tar to copy
     labels: dict[str, str] = field(default_factory=dict)  # key -> label, if not the task's
     failed: list[Failure] = field(default_factory=list)  # clips that are not tried again
     suspects: frozenset[str] = frozenset()  # keys of clips that a worker died on
@@ -43,6 +43,20 @@ class ShardJob:
     @property
     def n_frames(self) -> int:
         return sum(task.clip.n_frames for task in self.tasks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """A shard to make: what a run needs to know of all of them at a time.
+
+    `build` gives the job, which holds the frame times of every clip, when a worker takes it.
+    """
+
+    shard: str
+    n_frames: int
+    n_clips: int
+    n_pairs: int  # of the clips that are not copied, and not left as failed
+    build: Callable[[], ShardJob]
 
 
 MakeClip = Callable[[ClipTask], Encoded | Broken]
@@ -80,8 +94,7 @@ def _results(maker: Maker, writer: ShardWriter, isolate: Isolate) -> Iterator[Sa
     """A row or a Failure for each clip of the job, in order, while the tar is written."""
     job = maker.job
     mark = Layout(job.out).mark(job.shard)  # where they lie now: an earlier try may have ended
-    wanted = {row.key for row in job.keep}
-    kept = {r.key: r for r in load_mark(mark).samples if r.key in wanted} if wanted else {}
+    kept = {r.key: r for r in load_mark(mark).samples if r.key in job.keep} if job.keep else {}
     failed = {failure.key: failure for failure in job.failed}
     todo = [task for task in job.tasks if task.clip.key not in kept.keys() | failed.keys()]
     made = _outcomes(maker, todo, isolate)

@@ -13,7 +13,7 @@ from flowprep.codec.base import CODECS, Kind
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.quantize import make_quantizer
-from flowprep.records import Clip, Video
+from flowprep.records import Clip, Failure, Video
 from flowprep.run.executors import Resources, choose_engine
 from flowprep.run.labelling import labelled
 from flowprep.run.members import check_members
@@ -61,6 +61,7 @@ class Work:
     versions: dict[str, str]
     committed: set[str]  # shards that have a mark
     retry: dict[str, Mark]  # committed shards with failures to try again
+    failed: dict[str, list[Failure]] = field(default_factory=dict)  # clips not tried, by shard
     tar_labels: dict[str, str] = field(default_factory=dict)  # key -> what its sample told before
 
     @property

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flowprep.labels.report import JoinReport
 from flowprep.records import Video
-from flowprep.run.job import ShardJob
+from flowprep.run.job import PlannedShard
 from flowprep.run.pool import Died, Done, Message, Ready, Refused
 from flowprep.run.reporting import Progress as JobProgress
 
@@ -36,17 +36,9 @@ STAGE_GROUPS = {
 class Tally:
     """Running totals of a run. `rate` is computed flows a second, identical pairs not counted."""
 
-    def __init__(self, jobs: Iterable[ShardJob]) -> None:
-        self.jobs = list(jobs)
-        self.n_clips = sum(len(job.tasks) for job in self.jobs)
-        kept = {row.key for job in self.jobs for row in job.keep}
-        kept |= {failure.key for job in self.jobs for failure in job.failed}
-        self.n_pairs = sum(
-            max(0, task.clip.n_frames - 1)
-            for job in self.jobs
-            for task in job.tasks
-            if task.clip.key not in kept
-        )
+    def __init__(self, shards: Sequence[PlannedShard]) -> None:
+        self.n_clips = sum(one.n_clips for one in shards)
+        self.n_pairs = sum(one.n_pairs for one in shards)
         self.counts: Counter[str] = Counter()
         self.cpu_s: defaultdict[str, float] = defaultdict(float)
         self.wall_s: defaultdict[str, float] = defaultdict(float)
@@ -118,7 +110,7 @@ class Display(Protocol):
         """Pass probed videos on, showing how far it is."""
         ...
 
-    def running(self, jobs: list[ShardJob]) -> Any:
+    def running(self, shards: Sequence[PlannedShard]) -> Any:
         """A context in which shards are made."""
         ...
 
@@ -160,8 +152,8 @@ class JsonDisplay:
                 self.tell("probe", done=number, total=total, elapsed_s=seconds)
 
     @contextmanager
-    def running(self, jobs: list[ShardJob]) -> Iterator[None]:
-        self.tally = Tally(jobs)
+    def running(self, shards: Sequence[PlannedShard]) -> Iterator[None]:
+        self.tally = Tally(shards)
         yield
         self.tell("progress", **self.tally.as_dict())
 
@@ -219,8 +211,8 @@ class TextDisplay:
         self.note(f"probed {total} videos in {seconds:.1f} s ({total / max(seconds, 1e-9):.0f}/s)")
 
     @contextmanager
-    def running(self, jobs: list[ShardJob]) -> Iterator[None]:
-        self.tally = Tally(jobs)
+    def running(self, shards: Sequence[PlannedShard]) -> Iterator[None]:
+        self.tally = Tally(shards)
         self._told = time.monotonic()
         with self._progress("extract", "clips") as self._bar:
             self._task = self._bar.add_task("", total=self.tally.n_clips, text="starting")

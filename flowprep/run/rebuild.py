@@ -10,7 +10,7 @@ from flowprep.clips import clips_of
 from flowprep.errors import FlowprepError
 from flowprep.records import Clip, Failure, Finding, Video
 from flowprep.run.executors import Resources, choose_engine
-from flowprep.run.extract import check_space, run_jobs, shard_jobs
+from flowprep.run.extract import check_space, planned_shards, run_jobs
 from flowprep.run.prepare import Request, Work, compare_versions, installed_versions
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
@@ -143,6 +143,7 @@ def work_of(
         committed=known.planned.keys() - todo.keys(),
         tar_labels={r.key: r.tar_label for mark in old.values() for r in mark.samples},
         retry={shard: replace(mark, samples=todo[shard]) for shard, mark in old.items()},
+        failed={shard: mark.failures for shard, mark in old.items()},
     )
 
 
@@ -208,14 +209,14 @@ def rebuild(site: Site, work: Work, marks: Marks) -> Outcome:
     choose_engine(work.settings)
     compare_versions(site.known.versions, work.versions, request, site.display)
     check_space(request, site.layout, work)
-    failed = {shard: mark.failures for shard, mark in marks.items() if mark}
-    jobs = [replace(j, failed=failed.get(j.shard, [])) for j in shard_jobs(site.layout, work)]
+    jobs = planned_shards(site.layout, work)
     site.layout.dataset.unlink(missing_ok=True)
     outcome = run_jobs(request, site.layout, work, jobs, site.display)
     done = {message.shard for message in outcome.done}
     for job in jobs:
         if job.shard in done:
-            _tell_shard(site, job.shard, {row.key for row in job.keep}, marks[job.shard])
+            kept = work.retry[job.shard].samples if job.shard in work.retry else []
+            _tell_shard(site, job.shard, {row.key for row in kept}, marks[job.shard])
     return outcome
 
 

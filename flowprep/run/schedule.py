@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from flowprep.errors import FlowprepError
 from flowprep.processes import START_S
-from flowprep.run.job import ShardJob
+from flowprep.run.job import PlannedShard, ShardJob
 from flowprep.run.pool import CLIP_TIMEOUT_S, Died, Done, Message, Pool, Ready, Refused
 from flowprep.run.reporting import Progress
 
@@ -35,6 +35,7 @@ class Outcome:
 class Running:
     """A job that a worker has."""
 
+    planned: PlannedShard
     job: ShardJob
     heard_s: float  # when the worker last said anything
     doing: tuple[str, ...] = ()
@@ -54,14 +55,15 @@ class Schedule:
 
     def __init__(
         self,
-        jobs: Iterable[ShardJob],
+        shards: Iterable[PlannedShard],
         pool: Pool,
         on_message: Callable[[Message], None],
         stall_s: float = CLIP_TIMEOUT_S,
     ) -> None:
         self._pool, self._on_message = pool, on_message
         self._stall_s = stall_s
-        self._waiting = deque(sorted(jobs, key=lambda job: (-job.n_frames, job.shard)))
+        self._waiting = deque(sorted(shards, key=lambda one: (-one.n_frames, one.shard)))
+        self._suspects: dict[str, frozenset[str]] = {}  # of a shard that a worker died on
         self._idle, self._running = list[int](), dict[int, Running]()
         self._deaths: Counter[str] = Counter()
         self._deaths_at_start = 0
@@ -89,8 +91,10 @@ class Schedule:
     def _hand_out(self) -> None:
         while self._waiting and self._idle:
             worker = self._idle.pop(0)
-            job = self._waiting.popleft()
-            self._running[worker] = Running(job, time.monotonic())
+            planned = self._waiting.popleft()
+            suspects = self._suspects.get(planned.shard, frozenset())
+            job = replace(planned.build(), suspects=suspects)
+            self._running[worker] = Running(planned, job, time.monotonic())
             self._pool.submit(worker, job)
 
     def _take(self, worker: int, message: Message) -> None:
@@ -136,15 +140,15 @@ class Schedule:
                 why = f"{MAX_DEATHS} workers died on it, the last one: {message.detail}"
                 self.outcome.lost[shard] = why
             else:
-                self._waiting.append(self._doubted(running))
+                self._suspects[shard] = self._doubted(running)
+                self._waiting.append(running.planned)
 
-    def _doubted(self, running: Running) -> ShardJob:
-        """The job, with the clips that its worker was on to be made apart."""
+    def _doubted(self, running: Running) -> frozenset[str]:
+        """Keys of the clips to be made apart: those that its worker was on, or all."""
         job = running.job
-        suspects = job.suspects | frozenset(running.doing)
         if self._deaths[job.shard] >= DEATHS_TO_DOUBT_ALL:
-            suspects = frozenset(task.clip.key for task in job.tasks)
-        return replace(job, suspects=suspects)
+            return frozenset(task.clip.key for task in job.tasks)
+        return job.suspects | frozenset(running.doing)
 
     def _kill_the_stuck(self) -> None:
         for worker, running in self._running.items():

@@ -23,7 +23,7 @@ import numpy as np
 
 from flowprep.config import Settings
 from flowprep.run.executors import Resources
-from flowprep.run.extract import shard_jobs
+from flowprep.run.extract import planned_shards
 from flowprep.run.job import run_shard
 from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
@@ -84,7 +84,7 @@ def measure(video: Path, rgb: str, flow: str, engine: str = "constant") -> dict[
         layout = Layout(Path(out))
         layout.marks.mkdir(parents=True)
         work = prepare(request, layout, make_display(False, quiet=True), dry=True)
-        (job,) = shard_jobs(layout, work)
+        job = planned_shards(layout, work)[0].build()
         cv2.setNumThreads(1)
         tools = make_tools(settings)
         before = time.process_time()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import weakref
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from flowprep.config import Settings
 from flowprep.errors import FlowprepError
 from flowprep.records import Clip
 from flowprep.run import extract, schedule
-from flowprep.run.job import ShardJob
+from flowprep.run.job import PlannedShard, ShardJob
 from flowprep.run.pool import Died, Done, Message, Ready, Refused
 from flowprep.run.reporting import Progress
 from flowprep.run.schedule import MAX_DEATHS, Outcome, Schedule
@@ -24,7 +27,17 @@ HERE = "this machine"
 KEYS = ("a", "b", "c", "d")
 
 
-def job(shard: str, n_frames: int = 2) -> ShardJob:
+def job(shard: str, n_frames: int = 2) -> PlannedShard:
+    return PlannedShard(
+        shard=shard,
+        n_frames=n_frames * len(KEYS),
+        n_clips=len(KEYS),
+        n_pairs=(n_frames - 1) * len(KEYS),
+        build=partial(built, shard, n_frames),
+    )
+
+
+def built(shard: str, n_frames: int) -> ShardJob:
     clips = [
         Clip(
             key=f"{shard}-{key}",
@@ -94,7 +107,7 @@ class Script:
         pass
 
 
-def run(pool: Script, *jobs: ShardJob, stall_s: float = 600) -> tuple[Outcome, list[Message]]:
+def run(pool: Script, *jobs: PlannedShard, stall_s: float = 600) -> tuple[Outcome, list[Message]]:
     heard: list[Message] = []
     outcome = Schedule(jobs, pool, heard.append, stall_s).run(lambda: None)
     return outcome, heard
@@ -149,7 +162,7 @@ def test_a_stuck_worker_is_killed_once_and_its_clip_suspected() -> None:
 
 def test_a_worker_that_is_not_on_a_clip_yet_has_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "START_S", 0.3)
-    running = schedule.Running(job("x"), heard_s=schedule.time.monotonic() - 0.2)
+    running = schedule.Running(job("x"), built("x", 2), heard_s=schedule.time.monotonic() - 0.2)
     assert not running.is_stuck(0.1)
     running.doing = ("x-a",)
     assert running.is_stuck(0.1)
@@ -203,6 +216,33 @@ def test_an_exception_costs_its_shard_and_a_full_disk_ends_the_run() -> None:
     with pytest.raises(FlowprepError, match="cannot write the shards: No space left") as raised:
         run(Script(1, x=[full], y=["done"]), job("x"), job("y"))
     assert "goes on where it stopped" in raised.value.hint
+
+
+def test_a_job_is_built_when_a_worker_takes_it_and_is_not_kept() -> None:
+    """A million clips with their frame times would not fit into the driver."""
+    alive: list[weakref.ref[ClipTask]] = []
+    most = 0
+
+    def build(shard: str) -> ShardJob:
+        nonlocal most
+        new = built(shard, 2)
+        alive.append(weakref.ref(new.tasks[0]))
+        most = max(most, sum(one() is not None for one in alive))
+        return new
+
+    names = [f"s{i:02d}" for i in range(20)]
+    pool = Script(2, **{name: ["done"] for name in names})
+    pool.submitted = Forgetful()
+    outcome, _ = run(pool, *(replace(job(n), build=partial(build, n)) for n in names))
+    assert len(outcome.done) == len(alive) == 20
+    assert most <= 3  # of two workers, and the one that is built
+
+
+class Forgetful(list[tuple[int, ShardJob]]):
+    """Keeps no job."""
+
+    def append(self, item: tuple[int, ShardJob]) -> None:
+        pass
 
 
 def test_an_interrupt_ends_the_loop_and_keeps_what_is_done() -> None:

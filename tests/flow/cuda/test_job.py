@@ -18,7 +18,7 @@ from flowprep.flow.cuda.engine import Cuda
 from flowprep.flow.cuda.layout import Geometry
 from flowprep.run import plan
 from flowprep.run.executors import Resources
-from flowprep.run.extract import shard_jobs
+from flowprep.run.extract import planned_shards
 from flowprep.run.job import run_shard
 from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
@@ -42,7 +42,7 @@ def make_shard(src: Path, out: Path, **engine_options: Any) -> tuple[Path, Count
     layout = Layout(out)
     layout.marks.mkdir(parents=True)
     work = prepare(request, layout, make_display(False, quiet=True), dry=True)
-    (job,) = shard_jobs(layout, work)
+    job = planned_shards(layout, work)[0].build()
     counts: Counter[str] = Counter()
 
     def report(progress: Progress) -> None:

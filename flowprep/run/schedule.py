@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,7 @@ class Running:
 
 
 class Schedule:
-    """Runs every job, longest first, one per worker at a time."""
+    """Runs every job, longest first, one per worker at a time, a retry too."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Schedule:
     ) -> None:
         self._pool, self._on_message = pool, on_message
         self._stall_s = stall_s
-        self._waiting = deque(sorted(shards, key=lambda one: (-one.n_frames, one.shard)))
+        self._waiting = deque(sorted(shards, key=_longest_first))
         self._suspects: dict[str, frozenset[str]] = {}  # of a shard that a worker died on
         self._idle, self._running = list[int](), dict[int, Running]()
         self._deaths: Counter[str] = Counter()
@@ -117,11 +118,12 @@ class Schedule:
             running = self._running.pop(worker)
             self._settle(running, _in_full(died, running))
             return
+        self._on_message(died)
         if worker in self._idle:
             self._idle.remove(worker)
-        self._on_message(died)
+            return
         self._deaths_at_start += 1
-        if self._deaths_at_start == MAX_DEATHS:
+        if self._deaths_at_start >= MAX_DEATHS and not self._running and not self._idle:
             raise FlowprepError(
                 f"{MAX_DEATHS} workers in a row died before they had work: {died.detail}",
                 "flowprep engines may tell what is wrong here",
@@ -141,7 +143,7 @@ class Schedule:
                 self.outcome.lost[shard] = why
             else:
                 self._suspects[shard] = self._doubted(running)
-                self._waiting.append(running.planned)
+                insort(self._waiting, running.planned, key=_longest_first)
 
     def _doubted(self, running: Running) -> frozenset[str]:
         """Keys of the clips to be made apart: those that its worker was on, or all."""
@@ -166,6 +168,10 @@ class Schedule:
                 "see that the machines have the cores and GPUs that were asked for, and run the "
                 "same command again: it goes on where it stopped",
             )
+
+
+def _longest_first(planned: PlannedShard) -> tuple[int, str]:
+    return -planned.n_frames, planned.shard
 
 
 def _in_full(died: Died, running: Running) -> Died:

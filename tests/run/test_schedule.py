@@ -208,6 +208,34 @@ def test_workers_that_die_at_their_start_end_the_run() -> None:
         run(pool, job("x"))
 
 
+class Evicted(Script):
+    """While shard x is made, all workers that have nothing to do are lost."""
+
+    def submit(self, worker: int, job: ShardJob) -> None:
+        super().submit(worker, job)
+        lost = range(1, MAX_DEATHS + 1)
+        deaths = [(number, Died(worker=number, detail="its node is lost")) for number in lost]
+        self._coming = [*deaths, *self._coming]
+
+
+def test_workers_that_go_while_they_have_nothing_to_do_end_no_run() -> None:
+    outcome, heard = run(Evicted(MAX_DEATHS + 1, x=["done"]), job("x"))
+    assert [done.shard for done in outcome.done] == ["x"]
+    assert len([m for m in heard if isinstance(m, Died)]) == MAX_DEATHS
+
+
+def test_workers_that_cannot_start_end_no_run_in_which_others_work() -> None:
+    pool = Evicted(1, x=["done"], y=["done"])  # the others are not ready yet when they are lost
+    outcome, _ = run(pool, job("x", 9), job("y", 8))
+    assert {done.shard for done in outcome.done} == {"x", "y"}
+
+
+def test_a_long_shard_is_tried_again_before_shorter_ones() -> None:
+    pool = Script(1, long=[{"a"}, "done"], b=["done"], c=["done"])
+    run(pool, job("long", 9), job("b", 5), job("c", 4))
+    assert [j.shard for _, j in pool.submitted] == ["long", "long", "b", "c"]
+
+
 def test_an_exception_costs_its_shard_and_a_full_disk_ends_the_run() -> None:
     outcome, _ = run(Script(1, x=[RuntimeError("torn")], y=["done"]), job("x"), job("y"))
     assert outcome.lost == {"x": "RuntimeError: torn"}

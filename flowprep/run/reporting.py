@@ -13,7 +13,7 @@ from flowprep.run.overlap import StageClock
 from flowprep.run.stages import ClipTask
 
 T = TypeVar("T")
-REPORT_EVERY_S = 0.5
+REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

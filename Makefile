@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help test test-slow test-gpu test-slurm images check demo bench faults clean
+.PHONY: help test test-slow test-gpu test-slurm test-hosts images check demo bench faults clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -36,6 +36,9 @@ images: ## both images, built and tried without a container engine, as root on D
 
 test-slurm: .venv/installed ## the SLURM file on a SLURM of its own, ten minutes, as root on Debian
 	tests/cluster/slurm.sh
+
+test-hosts: .venv/installed ## a Ray cluster of hosts that are killed, cut off and added, ten minutes, as root on Debian
+	tests/cluster/hosts.sh ../shared/videos
 
 check: .venv/installed ## lint, format, types
 	$(RUN)ruff check .

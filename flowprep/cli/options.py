@@ -128,7 +128,10 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True,
                 help="Ray, or plain processes on this machine.",
             ),
-            click.option("--ray-address", help="Join this Ray cluster; auto finds one."),
+            click.option(
+                "--ray-address",
+                help="Join this Ray cluster; auto finds one  [default: RAY_ADDRESS]",
+            ),
             click.option(
                 "--workers", type=click.IntRange(0), default=0,
                 help="Processes that make shards  [default: one per core]",

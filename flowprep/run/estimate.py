@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -16,7 +17,8 @@ from flowprep.flow.base import get_engine
 from flowprep.records import Clip, Media
 from flowprep.run.prepare import Work
 from flowprep.run.stages import output_size
-from flowprep.storage import join
+from flowprep.run.workplace import Workplace
+from flowprep.storage import Place, join
 
 BYTES_PER_PIXEL = {
     "x264": 0.058,
@@ -55,28 +57,36 @@ def planned_bytes(work: Work) -> int:
     return int(pixels * pixel_bytes(work.settings))
 
 
-def estimate(work: Work) -> Estimate:
-    """Try the engine on a few pairs of the source, and scale up."""
+def estimate(work: Work, workplace: Workplace) -> Estimate:
+    """Try the engine on a few pairs of the source where the workers run, and scale up."""
     todo = _todo(work)
     total = sum(_pixels(media, work.settings) * (clip.n_frames - 1) for clip, media in todo)
     step = max(1, len(todo) // PROBE_CLIPS)
-    seconds = pixels = pairs = 0.0
-    tried = [] if work.settings.style else todo[::step][:PROBE_CLIPS]
-    for clip, media in tried:
-        gray = _first_frames(work, clip, media)
+    some = [] if work.settings.style else todo[::step][:PROBE_CLIPS]
+    seconds, pixels, pairs = workplace.call(partial(_try, work.source.root, work.settings, some))
+    return Estimate(
+        n_bytes=planned_bytes(work),
+        flow_s=total * seconds / pixels if pixels else 0.0,
+        n_pairs_tried=pairs,
+    )
+
+
+def _try(
+    root: Place, settings: Settings, clips: list[tuple[Clip, Media]]
+) -> tuple[float, int, int]:
+    """(seconds in the engine, pixels, pairs) of the first pairs of each clip."""
+    seconds, pixels, pairs = 0.0, 0, 0
+    for clip, media in clips:
+        gray = _first_frames(root, settings, clip, media)
         if len(gray) < 2:
             continue
-        engine = get_engine(work.settings.engine, **work.settings.engine_params)
+        engine = get_engine(settings.engine, **settings.engine_params)
         started = time.perf_counter()
         engine.compute(gray)
         seconds += time.perf_counter() - started
         pixels += gray[1:].size
         pairs += len(gray) - 1
-    return Estimate(
-        n_bytes=planned_bytes(work),
-        flow_s=total * seconds / pixels if pixels else 0.0,
-        n_pairs_tried=int(pairs),
-    )
+    return seconds, pixels, pairs
 
 
 def _todo(work: Work) -> list[tuple[Clip, Media]]:
@@ -99,12 +109,12 @@ def _pixels(media: Media, settings: Settings) -> int:
     return width * height
 
 
-def _first_frames(work: Work, clip: Clip, media: Media) -> np.ndarray:
-    path, index = join(work.source.root, clip.path), clip.source_index[: PROBE_PAIRS + 1]
+def _first_frames(root: Place, settings: Settings, clip: Clip, media: Media) -> np.ndarray:
+    path, index = join(root, clip.path), clip.source_index[: PROBE_PAIRS + 1]
     try:
-        size = output_size(media, work.settings)
+        size = output_size(media, settings)
         frames = list(islice(get_decoder().frames(str(path), media, index), len(index)))
     except ClipError:
         frames = []
-    small = [to_gray(resize(frame, *size, work.settings.resize)) for frame in frames]
+    small = [to_gray(resize(frame, *size, settings.resize)) for frame in frames]
     return np.stack(small) if small else np.empty((0, 0, 0), np.uint8)

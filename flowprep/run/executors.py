@@ -1,12 +1,12 @@
-"""Which workers a run gets."""
+"""Which workers a run gets, and what they compute flow with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from flowprep.config import Settings
 from flowprep.errors import DeviceLost, FlowprepError
 from flowprep.flow.base import get_engine, plans_memory, resolve_auto, uses_gpu
 from flowprep.processes import process_pool, usable_cores
-from flowprep.run.pool import CLIP_TIMEOUT_S, Pool, WorkerSpec
+from flowprep.run.pool import CLIP_TIMEOUT_S, WorkerSpec
 from flowprep.run.probing import ProbeLimits
+from flowprep.run.worker import start_worker
 
 EXECUTORS = ("ray", "local")
 
@@ -31,6 +32,17 @@ class Resources:
     gpu_mem_gib: float = 0  # of each GPU, by all of its workers; 0 = as the engine thinks best
     worker_mem_gib: float = 0  # a worker may hold so much; 0 = half of its machine's memory
     clip_timeout_s: float = CLIP_TIMEOUT_S  # a clip may go so long without progress
+
+    @property
+    def address(self) -> str:
+        """Of the Ray cluster to join, "" when the work stays on this machine.
+
+        A job that Ray has started finds it in its environment.
+        """
+        if self.executor != "ray":
+            return ""
+        address = self.ray_address or os.environ.get("RAY_ADDRESS", "")
+        return "" if address == "local" else address
 
     @property
     def probe_limits(self) -> ProbeLimits:
@@ -52,10 +64,10 @@ def choose_engine(settings: Settings) -> tuple[str, str]:
     stay, and take memory from the workers.
     """
     if not _devices():
-        return _tried(settings.engine, settings.engine_params)
+        return try_engine(settings.engine, settings.engine_params)
     with process_pool(1) as pool:
         try:
-            return pool.submit(_tried, settings.engine, settings.engine_params).result()
+            return pool.submit(try_engine, settings.engine, settings.engine_params).result()
         except BrokenProcessPool as error:
             raise FlowprepError(
                 f"the process that tried engine {settings.engine!r} died",
@@ -63,7 +75,8 @@ def choose_engine(settings: Settings) -> tuple[str, str]:
             ) from error
 
 
-def _tried(engine: str, params: dict[str, Any]) -> tuple[str, str]:
+def try_engine(engine: str, params: dict[str, Any]) -> tuple[str, str]:
+    """(engine, its build) in this process. Raises FlowprepError when it is not live here."""
     if engine == "auto":
         return resolve_auto()
     try:
@@ -75,52 +88,54 @@ def _tried(engine: str, params: dict[str, Any]) -> tuple[str, str]:
         ) from error
 
 
-@contextmanager
-def open_pool(resources: Resources, settings: Settings, n_jobs: int) -> Iterator[Pool]:
-    """Workers for `n_jobs` shards, ended on the way out."""
-    pool = _local_pool if resources.executor == "local" else _ray_pool
-    opened = pool(resources, settings, n_jobs)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-def _local_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
-    from flowprep.run.local import LocalPool
-
-    return LocalPool(local_specs(resources, settings, n_jobs))
-
-
 def local_specs(resources: Resources, settings: Settings, n_jobs: int) -> list[WorkerSpec]:
     """The workers that executor `local` starts for so many shards."""
     devices: list[int | None] = _devices() if uses_gpu(settings.engine) else [None]
     return _specs(resources, settings, n_jobs, resources.cpus, devices)
 
 
-def _ray_pool(resources: Resources, settings: Settings, n_jobs: int) -> Pool:
-    try:
-        from flowprep.run import ray
-    except ImportError as missing:
-        raise FlowprepError(
-            f"Ray is not installed: {missing}", "pip install ray, or pass --executor local"
-        ) from missing
-    ray.connect(resources.ray_address, None if resources.ray_address else _at_least(resources))
-    cpus = ray.cluster_size("CPU")
-    if not cpus and not resources.workers:
-        raise FlowprepError(
-            f"the Ray cluster at {resources.ray_address} has no cores",
-            "add nodes, or say with --workers how many to wait for",
-        )
+@dataclass(frozen=True)
+class Berth:
+    """A worker's place on a cluster: what it takes of a node, and how it is started.
+
+    `start(number)` gives what the worker's process runs.
+    """
+
+    start: Callable[[int], Any]
+    cpus: int = 1
+    gpu_share: float = 0.0
+    node_id: str | None = None  # None = anywhere
+
+
+def local_berths(resources: Resources, settings: Settings, n_jobs: int) -> list[Berth]:
+    """The workers of a Ray that was started on this machine for so many shards."""
+    specs = local_specs(resources, settings, n_jobs)
     if not uses_gpu(settings.engine):
-        return ray.RayPool(_specs(resources, settings, n_jobs, cpus, [None]))
-    devices: list[int | None] = [0] * ray.cluster_size("GPU")
-    specs = _specs(resources, settings, n_jobs, cpus, devices)
-    return ray.RayPool(specs, gpu_share=1 / _workers_per_gpu(resources, cpus, len(devices)))
+        return [Berth(partial(start_worker, spec), cpus=spec.threads) for spec in specs]
+    share = 1 / _workers_per_gpu(resources, resources.cpus, len(_devices()))
+    return [Berth(partial(start_worker, replace(s, device=0)), gpu_share=share) for s in specs]
 
 
-def _at_least(resources: Resources) -> int:
-    return max(resources.cpus, resources.workers)
+def node_berths(
+    resources: Resources, settings: Settings, node_id: str, cpus: int, gpus: int
+) -> list[Berth]:
+    """All the workers that a node of a cluster has room for: one per core, or some per GPU.
+
+    A worker sees its GPU, or its share of one, as device 0.
+    """
+    on_gpu = uses_gpu(settings.engine)
+    per_gpu = max(1, min(_workers_per_gpu(resources, cpus, gpus), cpus // max(1, gpus)))
+    n_workers = min(cpus, gpus * per_gpu) if on_gpu else cpus
+    spec = WorkerSpec(
+        settings=settings,
+        device=0 if on_gpu else None,
+        threads=max(1, cpus // n_workers) if on_gpu and n_workers else 1,
+        engine_options=_engine_options(resources, settings, per_gpu),
+        stall_s=resources.clip_timeout_s,
+        memory_bytes=int(resources.worker_mem_gib * 2**30),
+    )
+    start = partial(start_worker, spec)
+    return [Berth(start, 1, 1 / per_gpu if on_gpu else 0.0, node_id)] * n_workers
 
 
 def _specs(
@@ -176,11 +191,10 @@ def _engine_options(resources: Resources, settings: Settings, per_gpu: int) -> d
 
 
 def _cpu_threads(resources: Resources, n_workers: int, cpus: int) -> list[int]:
-    """A thread each; with fewer jobs than cores of this machine, the spare cores as well.
-
-    A cluster's spare cores may lie on another node, and `workers` is what the user wants.
+    """A thread each; with fewer jobs than cores the spare cores as well, unless the user has said
+    how many workers there shall be.
     """
-    if resources.workers or resources.ray_address:
+    if resources.workers:
         return [1] * n_workers
     each, more = divmod(cpus, n_workers)
     return [each + (i < more) for i in range(n_workers)]

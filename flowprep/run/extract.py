@@ -15,7 +15,6 @@ from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.records import Clip, Failure, Video
 from flowprep.run.estimate import planned_bytes
-from flowprep.run.executors import open_pool
 from flowprep.run.held import held
 from flowprep.run.job import PlannedShard, ShardJob
 from flowprep.run.members import have_cls
@@ -25,6 +24,7 @@ from flowprep.run.runlog import logged
 from flowprep.run.schedule import Outcome, Schedule
 from flowprep.run.stages import ClipTask
 from flowprep.run.stored import load_marks
+from flowprep.run.workplace import Workplace, open_workplace
 from flowprep.shard.index import (
     dataset_bytes,
     failures_bytes,
@@ -75,8 +75,11 @@ def extract(request: Request, display: Display) -> Summary:
     room, an engine that is not there. KeyboardInterrupt leaves what is committed; a rerun goes on.
     """
     layout = dataset_layout(request.out)
-    with held(layout, request.out) as check_held:
-        return _extract(request, layout, display, check_held)
+    with (
+        held(layout, request.out) as check_held,
+        open_workplace(request.resources, display) as workplace,
+    ):
+        return _extract(request, layout, display, workplace, check_held)
 
 
 def dataset_layout(out: str) -> Layout:
@@ -95,9 +98,13 @@ def dataset_layout(out: str) -> Layout:
 
 
 def _extract(
-    request: Request, layout: Layout, display: Display, check_held: Callable[[], None]
+    request: Request,
+    layout: Layout,
+    display: Display,
+    workplace: Workplace,
+    check_held: Callable[[], None],
 ) -> Summary:
-    work = prepare(request, layout, display)
+    work = prepare(request, layout, display, workplace)
     check_space(request, layout, work)
     jobs = planned_shards(layout, work)
     listed = manifest.to_bytes(work.videos)
@@ -107,7 +114,7 @@ def _extract(
         _save_plan(layout, work)
     if not jobs:
         display.note(f"nothing to make: all {len(work.committed)} shards are there")
-    make = partial(run_jobs, request, layout, work, jobs, display, check_held)
+    make = partial(run_jobs, request, layout, work, jobs, display, workplace, check_held)
     outcome = logged(layout, request, work, display, make) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
@@ -241,6 +248,7 @@ def run_jobs(
     work: Work,
     jobs: list[PlannedShard],
     display: Display,
+    workplace: Workplace,
     check_held: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Let the workers that are asked for make the shards."""
@@ -250,10 +258,7 @@ def run_jobs(
         watch.check()
         check_held()
 
-    with (
-        display.running(jobs),
-        open_pool(request.resources, work.settings, len(jobs)) as pool,
-    ):
+    with display.running(jobs), workplace.open_pool(work.settings, len(jobs)) as pool:
         schedule = Schedule(jobs, pool, display.on_message, request.resources.clip_timeout_s)
         return schedule.run(check)
 

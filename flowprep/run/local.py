@@ -64,6 +64,9 @@ class LocalPool:
         self._end(worker)
         self._started[worker] = self._start(worker)
 
+    def shortage(self) -> str:
+        return ""
+
     def _end(self, worker: int) -> None:
         process, pipe = self._started[worker]
         process.kill()

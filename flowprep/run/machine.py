@@ -1,12 +1,27 @@
-"""What machine this is, as Linux tells it."""
+"""What machine this is, as Linux tells it, and what is installed on it."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from flowprep import __version__
+
 CPUINFO, GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
+LIBRARIES = ("numpy", "av", "opencv-contrib-python-headless", "opencv-contrib-python")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what can change output bytes."""
+    found = {"flowprep": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def describe_machine() -> str:

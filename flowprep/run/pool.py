@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flowprep.config import Settings
 from flowprep.processes import machine_bytes
-from flowprep.records import Failure
-from flowprep.run.job import ShardJob
+from flowprep.records import Failure, Video
 from flowprep.run.reporting import Progress
 
 CLIP_TIMEOUT_S = 600.0
+MAX_DEATHS = 6
+"""So many workers may die on a job, or in a row without one, before it is given up."""
+NOBODY_S = 600.0
+"""So long a run waits for a first worker, as while a cluster grows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class Died:
     worker: int
     detail: str
     paths: tuple[str, ...] = ()
+    with_node: bool = False  # its whole machine is gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +54,24 @@ class Refused:
     error: Exception
 
 
-Message = Ready | Done | Died | Refused | Progress
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """Files are probed."""
+
+    worker: int
+    videos: list[Video]
 
 
-class Pool(Protocol):
-    """Workers of an executor, numbered from 0. Each says when it is ready, and runs one job at a
-    time.
+Message = Ready | Done | Died | Refused | Probed | Progress
+Job = TypeVar("Job", contravariant=True)
+
+
+class Pool(Protocol[Job]):
+    """Workers of an executor, each with a number. Each says when it is ready, and runs one job at a
+    time. More may come at any time.
     """
 
-    def submit(self, worker: int, job: ShardJob) -> None: ...
+    def submit(self, worker: int, job: Job) -> None: ...
 
     def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
         """What has come in, and from which worker; waits at most so long for something to come."""
@@ -69,7 +82,11 @@ class Pool(Protocol):
         ...
 
     def restart(self, worker: int) -> None:
-        """Put a new worker in the place of one that died."""
+        """Put a new worker in the place of one that died, if the place is still there."""
+        ...
+
+    def shortage(self) -> str:
+        """What there is for workers and what was asked for, "" when that is never the question."""
         ...
 
     def close(self) -> None:

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flowprep import __version__, manifest
+from flowprep import manifest
 from flowprep.codec.base import CODECS, Kind
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.quantize import make_quantizer
 from flowprep.records import Clip, Failure, Video
-from flowprep.run.executors import Resources, choose_engine
+from flowprep.run.executors import Resources
 from flowprep.run.labelling import labelled
 from flowprep.run.members import check_members
 from flowprep.run.plan import class_list, make_plan
-from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
 from flowprep.run.removed import kept_clips, kept_videos, known_removed
 from flowprep.run.stored import load_classes, planned, retried
+from flowprep.run.workplace import Workplace
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import PlanRow
 from flowprep.shard.removed import Removed
 from flowprep.sources import Source, read_listed, read_source
-from flowprep.storage import write_whole
-
-LIBRARIES = ("numpy", "av", "opencv-contrib-python-headless", "opencv-contrib-python")
+from flowprep.storage import Place, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,19 +67,21 @@ class Work:
         return sorted(({row.shard for row in self.rows} - self.committed) | set(self.retry))
 
 
-def prepare(request: Request, layout: Layout, display: Display, dry: bool = False) -> Work:
+def prepare(
+    request: Request, layout: Layout, display: Display, workplace: Workplace, dry: bool = False
+) -> Work:
     """Read, freeze, probe and plan; with `dry` nothing is written."""
     _check_codecs(request.settings)
     source = _source(request)
     for note in source.notes:
         display.note(note)
-    settings, versions = _frozen(request, layout, display)
+    settings, versions = _frozen(request, layout, display, workplace, source.root, dry)
     old = planned(layout)
     places, report = request.annotations, request.join_report
     source, class_order = labelled(source, settings.labels, places, report, old, display)
     removed = known_removed(layout)
     wanted = replace(source, videos=kept_videos(source.videos, removed))
-    videos = _probed(request, layout, display, wanted, removed, dry)
+    videos = _probed(request, layout, display, workplace, wanted, removed, dry)
     videos, clips = kept_clips(videos, settings, removed)
     if n_out := len({v.path for v in source.videos if removed.has_part(v.path)}):
         display.note(f"{n_out} videos of the source were removed, or clips of them, and stay out")
@@ -133,7 +132,9 @@ def _source(request: Request) -> Source:
     return read_source(request.src, labels, request.settings.style)
 
 
-def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Settings, dict[str, str]]:
+def _frozen(
+    request: Request, layout: Layout, display: Display, workplace: Workplace, root: Place, dry: bool
+) -> tuple[Settings, dict[str, str]]:
     """The settings and versions of this dataset: those of the first run, or now chosen.
 
     Raises FlowprepError when the folder was made with other settings (or, with --strict-versions,
@@ -144,7 +145,7 @@ def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Setting
     if stored and wanted.engine == "auto":
         wanted = replace(wanted, engine=stored["settings"]["engine"])
     try:
-        engine, build = choose_engine(wanted)
+        engine, build = workplace.choose_engine(wanted, root, None if dry else layout)
     except TypeError as error:
         raise FlowprepError(
             f"engine {wanted.engine!r} does not take these parameters: {error}",
@@ -153,7 +154,7 @@ def _frozen(request: Request, layout: Layout, display: Display) -> tuple[Setting
     if wanted.engine == "auto":
         display.note(f"engine: {engine} ({build})")
     wanted = replace(wanted, engine=engine)
-    versions = installed_versions()
+    versions = workplace.versions()
     if not stored:
         return wanted, versions
     first = settings_from(stored["settings"], str(layout.config))
@@ -185,17 +186,6 @@ def compare_versions(
         display.note(f"made with other versions so far: {'; '.join(changes)}")
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of what can change output bytes."""
-    found = {"flowprep": __version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _check_codecs(settings: Settings) -> None:
     """Raise FlowprepError when a codec is unknown or stores something else."""
     quantizer = make_quantizer(settings.flow_map, settings.bound_px)
@@ -216,6 +206,7 @@ def _probed(
     request: Request,
     layout: Layout,
     display: Display,
+    workplace: Workplace,
     source: Source,
     removed: Removed,
     dry: bool,
@@ -228,8 +219,7 @@ def _probed(
             write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
 
     def probe(videos: list[Video]) -> Iterable[Video]:
-        limits, reader = request.resources.probe_limits, request.settings.decoder
-        found = probe_all(source.root, limits, videos, reader)
+        found = workplace.probe(source.root, videos, request.settings.decoder)
         return display.probing(found, len(videos))
 
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +15,7 @@ from typing import Any
 
 from flowprep.cell import Cell, Death
 from flowprep.decode.base import get_decoder
-from flowprep.errors import ClipError
+from flowprep.errors import ClipError, FlowprepError
 from flowprep.processes import (
     end_with_parent,
     kill_pool,
@@ -22,7 +24,15 @@ from flowprep.processes import (
     watch_memory,
 )
 from flowprep.records import Video
-from flowprep.run.pool import CLIP_TIMEOUT_S
+from flowprep.run.pool import (
+    CLIP_TIMEOUT_S,
+    MAX_DEATHS,
+    NOBODY_S,
+    Died,
+    Message,
+    Pool,
+    Probed,
+)
 from flowprep.storage import Place, join
 
 BATCH = 16
@@ -113,16 +123,24 @@ def _probe_apart(
     root: Place, limits: ProbeLimits, videos: list[Video], reader: Reader
 ) -> Iterator[Video]:
     """One by one, in a process that each may end."""
-    cell = Cell(_serve, (root, limits.memory_limit_bytes, reader), limits.stall_s)
-    try:
-        for video in videos:
-            answer: Video | Death = cell.ask(video)
-            if isinstance(answer, Death):
-                yield replace(video, reason=answer.reason, message=answer.message)
-            else:
-                yield answer
-    finally:
-        cell.end()
+    with contextlib.closing(_Apart(root, limits, reader)) as apart:
+        yield from map(apart.probe, videos)
+
+
+class _Apart:
+    """Probes in a process of its own, which is started again when a file has ended it."""
+
+    def __init__(self, root: Place, limits: ProbeLimits, reader: Reader) -> None:
+        self._cell = Cell(_serve, (root, limits.memory_limit_bytes, reader), limits.stall_s)
+
+    def probe(self, video: Video) -> Video:
+        answer: Video | Death = self._cell.ask(video)
+        if isinstance(answer, Death):
+            return replace(video, reason=answer.reason, message=answer.message)
+        return answer
+
+    def close(self) -> None:
+        self._cell.end()
 
 
 def _serve(root: Place, memory_bytes: int, reader: Reader, pipe: Connection) -> None:
@@ -134,3 +152,59 @@ def _serve(root: Place, memory_bytes: int, reader: Reader, pipe: Connection) -> 
             video: Video = pipe.recv()
             pipe.send(None)  # it has begun
             pipe.send(probe_one(root, video, reader))
+
+
+class Prober:
+    """A worker that probes batches of files, each in a process that it may end."""
+
+    def __init__(self, root: Place, limits: ProbeLimits, reader: Reader, number: int) -> None:
+        self._number, self._apart = number, _Apart(root, limits, reader)
+
+    def run(self, videos: list[Video], report: object) -> Message:
+        return Probed(worker=self._number, videos=[self._apart.probe(v) for v in videos])
+
+
+def batches(videos: list[Video]) -> list[list[Video]]:
+    """What a worker is asked at a time."""
+    return list(_windows(videos, BATCH))
+
+
+def probe_by(pool: Pool[list[Video]], videos: list[Video]) -> Iterator[Video]:
+    """Every video probed by workers that are `Prober`s, in the order they finish.
+
+    Raises FlowprepError when there is nobody to do it for long, or they die again and again.
+    """
+    waiting, idle = deque(batches(videos)), deque[int]()
+    busy: dict[int, list[Video]] = {}
+    n_deaths, manned_s = 0, time.monotonic()
+    while waiting or busy:
+        while waiting and idle:
+            worker = idle.popleft()
+            busy[worker] = waiting.popleft()
+            pool.submit(worker, busy[worker])
+        for worker, message in pool.wait(0.5):
+            if isinstance(message, Died):
+                pool.restart(worker)
+                n_deaths += not message.with_node
+                waiting.extendleft([busy.pop(worker)] if worker in busy else [])
+                idle = deque(other for other in idle if other != worker)
+            else:
+                n_deaths, manned_s = 0, time.monotonic()
+                yield from message.videos if isinstance(message, Probed) else []
+                busy.pop(worker, None)
+                idle.append(worker)
+        if busy or idle:
+            manned_s = time.monotonic()
+        _require_probers(pool, n_deaths, manned_s)
+
+
+def _require_probers(pool: Pool[list[Video]], n_deaths: int, manned_s: float) -> None:
+    if n_deaths >= MAX_DEATHS:
+        raise FlowprepError(
+            f"{MAX_DEATHS} workers in a row died while they probed", "see the logs of Ray"
+        )
+    if time.monotonic() - manned_s > NOBODY_S:
+        raise FlowprepError(
+            f"no worker could be started for {NOBODY_S:g} s: {pool.shortage()}",
+            "see that the cluster has cores that are free, and run the same command again",
+        )

@@ -102,6 +102,10 @@ class Display(Protocol):
         """Something decided that the user should know."""
         ...
 
+    def warn(self, text: str) -> None:
+        """A trouble that the run goes on with; told in any case."""
+        ...
+
     def joined(self, report: JoinReport) -> None:
         """How annotations and files met."""
         ...
@@ -139,6 +143,9 @@ class JsonDisplay:
 
     def note(self, text: str) -> None:
         self.tell("note", text=text)
+
+    def warn(self, text: str) -> None:
+        self.tell("warning", text=text)
 
     def joined(self, report: JoinReport) -> None:
         self.tell("join", **report.as_dict())
@@ -190,7 +197,10 @@ class TextDisplay:
 
     def note(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def joined(self, report: JoinReport) -> None:
         if not self._quiet or report.leaves_out:

@@ -1,85 +1,85 @@
-"""Executor `ray`: actors on this machine or on a cluster. The only module that imports ray."""
+"""Ray itself: starting or joining it, its nodes, and questions to them."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from flowprep.errors import FlowprepError
-from flowprep.processes import watch_memory
-from flowprep.run.job import ShardJob
-from flowprep.run.machine import describe_machine
-from flowprep.run.pool import Died, Message, Ready, WorkerSpec
-from flowprep.run.reporting import Progress
+from flowprep.run import hello
+from flowprep.run.nodes import Node
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+ray.cloudpickle.register_pickle_by_value(hello)
+
+A_LITTLE_GPU = 0.001
+"""So that a task sees a GPU which it does not take from anyone."""
 
 
-class _Mailbox:
-    """Holds progress until the driver fetches it."""
-
-    def __init__(self) -> None:
-        self._messages: list[tuple[int, Progress]] = []
-
-    def put(self, worker: int, message: Progress) -> None:
-        self._messages.append((worker, message))
-
-    def drain(self) -> list[tuple[int, Progress]]:
-        messages, self._messages = self._messages, []
-        return messages
-
-
-class _Actor:
-    """A worker in an actor process."""
-
-    def __init__(self, number: int, spec: WorkerSpec, mailbox: Any) -> None:
-        from flowprep.run.worker import Worker
-
-        watch_memory(spec.memory_limit_bytes)
-        self._worker, self._mailbox = Worker(number, spec), mailbox
-
-    def ready(self) -> Message:
-        return Ready(worker=self._worker.number, machine=describe_machine())
-
-    def run(self, job: ShardJob) -> Message:
-        return self._worker.run(job, self._report)
-
-    def _report(self, progress: Progress) -> None:
-        ray.get(self._mailbox.put.remote(self._worker.number, progress))
-
-
-def connect(address: str | None, n_cpus: int | None) -> None:
-    """Start Ray on this machine, or join the cluster at `address`."""
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        options = {"num_cpus": n_cpus, "include_dashboard": False, "object_store_memory": 100 << 20}
+def start_here(n_cpus: int) -> None:
+    """Start Ray on this machine alone, whatever other Ray there is."""
+    _init(
+        "this machine",
+        address="local",
+        num_cpus=n_cpus,
+        include_dashboard=False,
+        object_store_memory=100 << 20,
         # Ray would wait without end for a process that was killed before it said hello
-        options["_system_config"] = {"prestart_worker_first_driver": False}
+        _system_config={"prestart_worker_first_driver": False},
+    )
+
+
+def join(address: str) -> None:
+    """Join the cluster at `address`. Raises FlowprepError when that cannot be."""
+    if "://" in address:
+        raise FlowprepError(
+            f"{address} is no address of a Ray cluster that workers can be started at",
+            "give HOST:PORT as ray start tells it (port 6379), or auto; "
+            "from outside of the cluster use ray job submit",
+        )
+    _init(address, address=address)
+
+
+def _init(where: str, **options: Any) -> None:
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except SystemExit as error:  # Ray's own answer to SIGTERM
         raise KeyboardInterrupt from error
     except Exception as error:  # Ray raises plain ones too, as when its processes start too slowly
+        if "Version mismatch" in str(error):
+            what = " ".join(str(error).split())
+            raise FlowprepError(
+                f"the Ray cluster at {where} is of other versions. {what}",
+                "install the same Ray and Python here as there",
+            ) from error
         raise FlowprepError(
-            f"no Ray answers at {address or 'this machine'}: {error}",
+            f"no Ray answers at {where}: {error}",
             "check the address, or run on this machine with --executor local",
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)  # Ray puts its own in the place of ours
 
 
-@contextlib.contextmanager
-def _stopped() -> Iterator[None]:
+def leave() -> None:
+    """End what `start_here` has started, or leave the cluster."""
+    ray.shutdown()
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
     """What Ray raises when its own processes are gone."""
     try:
         yield
@@ -90,60 +90,68 @@ def _stopped() -> Iterator[None]:
         ) from error
 
 
-class RayPool:
-    """One actor per spec: with its threads as CPUs, or with a CPU and its share of a GPU."""
-
-    def __init__(self, specs: list[WorkerSpec], gpu_share: float = 0.0) -> None:
-        self._specs = specs
-        self._on_gpu = gpu_share > 0
-        self._actor_class = ray.remote(num_gpus=gpu_share, max_restarts=0)(_Actor)
-        mailbox = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
-        self._mailbox = mailbox.remote()
-        self._running: dict[Any, int] = {}  # what workers were asked for -> the worker
-        self._actors = [self._start(number) for number in range(len(specs))]
-
-    def _start(self, number: int) -> Any:
-        spec = self._specs[number]
-        placed = self._actor_class.options(num_cpus=1 if self._on_gpu else spec.threads)
-        actor = placed.remote(number, spec, self._mailbox)
-        self._running[actor.ready.remote()] = number
-        return actor
-
-    def submit(self, worker: int, job: ShardJob) -> None:
-        with _stopped():
-            self._running[self._actors[worker].run.remote(job)] = worker
-
-    def wait(self, timeout_s: float) -> Iterable[tuple[int, Message]]:
-        with _stopped():
-            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-            workers = {reference: self._running.pop(reference) for reference in ready}
-            ended = [(worker, self._result(worker, ref)) for ref, worker in workers.items()]
-            told = ray.get(self._mailbox.drain.remote())
-        return [*told, *ended]
-
-    def _result(self, worker: int, reference: Any) -> Message:
-        try:
-            message: Message = ray.get(reference)
-        except RayActorError as error:
-            return Died(worker=worker, detail=str(error).splitlines()[0])
-        except RayError as error:
-            ray.kill(self._actors[worker])
-            return Died(worker=worker, detail=str(error).splitlines()[0])
-        return message
-
-    def kill(self, worker: int) -> None:
-        ray.kill(self._actors[worker])
-
-    def restart(self, worker: int) -> None:
-        with _stopped():
-            self._actors[worker] = self._start(worker)
-
-    def close(self) -> None:
-        for actor in [*self._actors, self._mailbox]:
-            ray.kill(actor)
-        ray.shutdown()
+def our_node() -> str:
+    """The node that this process runs on."""
+    found: str = ray.get_runtime_context().get_node_id()
+    return found
 
 
-def cluster_size(resource: str) -> int:
-    """How many of `CPU` or `GPU` the cluster has."""
-    return int(ray.cluster_resources().get(resource, 0))
+def nodes() -> list[Node]:
+    """The machines that are there now."""
+    ours = our_node()
+    with stopped():
+        found = ray.nodes()
+    return [
+        Node(
+            id=node["NodeID"],
+            name=node["NodeManagerHostname"],
+            address=node["NodeManagerAddress"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+            is_ours=node["NodeID"] == ours,
+        )
+        for node in found
+        if node["Alive"]
+    ]
+
+
+def request(n_workers: int, gpu_share: float) -> None:
+    """Tell an autoscaler, if there is one, to make room for so many workers in all."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundle = {"CPU": 1.0} | ({"GPU": gpu_share} if gpu_share else {})
+    request_resources(bundles=[bundle] * n_workers)
+
+
+def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+class Inquiry:
+    """Questions to nodes. Each is answered in a process that ends then, as an engine may leave
+    something in it.
+    """
+
+    def __init__(self) -> None:
+        self._code = hello.code_of(Path(hello.__file__).parents[1])
+        self._asked: dict[Any, str] = {}
+        self._greet = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(hello.greet)
+
+    def ask(self, node: Node, question: bytes, with_gpu: bool) -> None:
+        gpu = A_LITTLE_GPU if with_gpu else 0
+        placed = self._greet.options(num_gpus=gpu, scheduling_strategy=on_node(node.id))
+        self._asked[placed.remote(self._code, question)] = node.id
+
+    def answers(self) -> Iterator[tuple[str, str, Any]]:
+        """(node, why it is of no use or "", the answer) of those that have answered."""
+        references = list(self._asked)
+        done, _ = (
+            ray.wait(references, num_returns=len(references), timeout=0) if references else ([], [])
+        )
+        for reference in done:
+            node_id = self._asked.pop(reference)
+            try:
+                problem, answer = ray.get(reference)
+            except RayError as error:
+                problem, answer = f"it cannot be asked: {str(error).splitlines()[-1]}", None
+            yield node_id, problem, answer

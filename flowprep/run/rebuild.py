@@ -9,9 +9,10 @@ from flowprep import manifest
 from flowprep.clips import clips_of
 from flowprep.errors import FlowprepError
 from flowprep.records import Clip, Failure, Finding, Video
-from flowprep.run.executors import Resources, choose_engine
+from flowprep.run.executors import Resources
 from flowprep.run.extract import check_space, planned_shards, run_jobs
-from flowprep.run.prepare import Request, Work, compare_versions, installed_versions
+from flowprep.run.machine import installed_versions
+from flowprep.run.prepare import Request, Work, compare_versions
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
 from flowprep.run.salvage import (
@@ -24,6 +25,7 @@ from flowprep.run.salvage import (
 )
 from flowprep.run.schedule import Outcome
 from flowprep.run.stored import load_classes
+from flowprep.run.workplace import Workplace, open_workplace
 from flowprep.shard.index import Mark, dali_idx
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleRow
@@ -206,12 +208,20 @@ def rebuild(site: Site, work: Work, marks: Marks) -> Outcome:
         settings=work.settings,
         resources=site.order.resources,
     )
-    choose_engine(work.settings)
+    with open_workplace(site.order.resources, site.display) as workplace:
+        workplace.choose_engine(work.settings, work.source.root, site.layout)
+        work = replace(work, versions=workplace.versions())
+        return _rebuild(site, request, work, marks, workplace)
+
+
+def _rebuild(
+    site: Site, request: Request, work: Work, marks: Marks, workplace: Workplace
+) -> Outcome:
     compare_versions(site.known.versions, work.versions, request, site.display)
     check_space(request, site.layout, work)
     jobs = planned_shards(site.layout, work)
     site.layout.dataset.unlink(missing_ok=True)
-    outcome = run_jobs(request, site.layout, work, jobs, site.display)
+    outcome = run_jobs(request, site.layout, work, jobs, site.display, workplace)
     done = {message.shard for message in outcome.done}
     for job in jobs:
         if job.shard in done:

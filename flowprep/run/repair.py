@@ -14,7 +14,7 @@ from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.records import Video
 from flowprep.run.held import held
-from flowprep.run.prepare import installed_versions
+from flowprep.run.machine import installed_versions
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
 from flowprep.run.rebuild import Order, Repaired, Site, kept_samples, rebuild, work_of

@@ -12,15 +12,21 @@ from dataclasses import dataclass, field, replace
 from flowprep.errors import FlowprepError
 from flowprep.processes import START_S
 from flowprep.run.job import PlannedShard, ShardJob
-from flowprep.run.pool import CLIP_TIMEOUT_S, Died, Done, Message, Pool, Ready, Refused
+from flowprep.run.pool import (
+    CLIP_TIMEOUT_S,
+    MAX_DEATHS,
+    NOBODY_S,
+    Died,
+    Done,
+    Message,
+    Pool,
+    Ready,
+    Refused,
+)
 from flowprep.run.reporting import Progress
 
-MAX_DEATHS = 6
-"""So many workers may die on a shard before it is given up."""
 DEATHS_TO_DOUBT_ALL = 3
 """From then on every clip of the shard is made apart, not only those that a worker died on."""
-NOBODY_S = 600.0
-"""So long a run waits for a first worker, as while a cluster grows."""
 
 
 @dataclass
@@ -57,7 +63,7 @@ class Schedule:
     def __init__(
         self,
         shards: Iterable[PlannedShard],
-        pool: Pool,
+        pool: Pool[ShardJob],
         on_message: Callable[[Message], None],
         stall_s: float = CLIP_TIMEOUT_S,
     ) -> None:
@@ -122,7 +128,7 @@ class Schedule:
         if worker in self._idle:
             self._idle.remove(worker)
             return
-        self._deaths_at_start += 1
+        self._deaths_at_start += not died.with_node
         if self._deaths_at_start >= MAX_DEATHS and not self._running and not self._idle:
             raise FlowprepError(
                 f"{MAX_DEATHS} workers in a row died before they had work: {died.detail}",
@@ -163,8 +169,9 @@ class Schedule:
         if self._running or self._idle:
             self._last_busy_s = time.monotonic()
         elif time.monotonic() - self._last_busy_s > NOBODY_S:
+            shortage = self._pool.shortage()
             raise FlowprepError(
-                f"no worker could be started for {NOBODY_S:g} s",
+                f"no worker could be started for {NOBODY_S:g} s{shortage and f': {shortage}'}",
                 "see that the machines have the cores and GPUs that were asked for, and run the "
                 "same command again: it goes on where it stopped",
             )

@@ -18,6 +18,7 @@ from flowprep.run.extract import Summary, dataset_layout
 from flowprep.run.prepare import Request, Work, prepare
 from flowprep.run.progress import Display, duration
 from flowprep.run.rebuild import Repaired
+from flowprep.run.workplace import open_workplace
 
 SHOWN = 20
 """So many failures are listed; the rest is counted."""
@@ -25,9 +26,10 @@ SHOWN = 20
 
 def tell_plan(request: Request, display: Display, as_json: bool) -> None:
     """Print what `extract` would do. Writes nothing."""
-    work = prepare(request, dataset_layout(request.out), display, dry=True)
-    cost = estimate(work)
-    workers = request.resources.workers or request.resources.cpus
+    with open_workplace(request.resources, display) as workplace:
+        work = prepare(request, dataset_layout(request.out), display, workplace, dry=True)
+        cost = estimate(work, workplace)
+        workers = request.resources.workers or workplace.cores
     refused = [clip for clip in work.clips.values() if clip.reason]
     facts = {
         "videos": len(work.videos),

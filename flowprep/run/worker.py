@@ -6,7 +6,7 @@ import os
 from functools import partial
 
 from flowprep.errors import DeviceLost, portable
-from flowprep.processes import EXIT_DEVICE_LOST, exit_at_once
+from flowprep.processes import EXIT_DEVICE_LOST, exit_at_once, watch_memory
 from flowprep.run.apart import apart
 from flowprep.run.job import ShardJob, run_shard
 from flowprep.run.making import Tools, make_tools
@@ -52,3 +52,9 @@ class Worker:
                 engine_options=self.spec.engine_options,
             )
         return self._tools
+
+
+def start_worker(spec: WorkerSpec, number: int) -> Worker:
+    """The worker of this process, which is ended when it takes too much memory."""
+    watch_memory(spec.memory_limit_bytes)
+    return Worker(number, spec)

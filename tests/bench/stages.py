@@ -29,6 +29,7 @@ from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
 from flowprep.run.progress import make_display
 from flowprep.run.reporting import Progress
+from flowprep.run.workplace import Here
 from flowprep.shard.layout import Layout
 
 SIZES = [(320, 240), (340, 256), (1280, 720), (1920, 1080)]
@@ -83,7 +84,9 @@ def measure(video: Path, rgb: str, flow: str, engine: str = "constant") -> dict[
         )
         layout = Layout(Path(out))
         layout.marks.mkdir(parents=True)
-        work = prepare(request, layout, make_display(False, quiet=True), dry=True)
+        work = prepare(
+            request, layout, make_display(False, quiet=True), Here(request.resources), dry=True
+        )
         job = planned_shards(layout, work)[0].build()
         cv2.setNumThreads(1)
         tools = make_tools(settings)

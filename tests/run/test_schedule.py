@@ -103,6 +103,9 @@ class Script:
         self.restarted.append(worker)
         self._coming.append((worker, Ready(worker=worker, machine=HERE)))
 
+    def shortage(self) -> str:
+        return "one machine, and it is busy"
+
     def close(self) -> None:
         pass
 
@@ -189,7 +192,7 @@ def test_a_worker_that_cannot_be_started_again_keeps_no_shard_waiting() -> None:
 def test_nobody_to_do_the_work_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "NOBODY_S", 0.05)
     pool = Script(0, x=["done"])
-    with pytest.raises(FlowprepError, match="no worker could be started"):
+    with pytest.raises(FlowprepError, match=r"no worker could be started .* it is busy"):
         run(pool, job("x"))
 
 
@@ -199,6 +202,25 @@ class Stillborn(Script):
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
         self._coming.append((worker, Died(worker=worker, detail="ended by SIGILL")))
+
+
+class Fleeting(Script):
+    """Workers that have come are gone with their machines; in the end one stays."""
+
+    def restart(self, worker: int) -> None:
+        self.restarted.append(worker)
+        if len(self.restarted) > 2 * MAX_DEATHS:
+            self._coming.append((worker, Ready(worker=worker, machine=HERE)))
+        else:
+            gone = Died(worker=worker, detail="its node is gone", with_node=True)
+            self._coming.append((worker, gone))
+
+
+def test_workers_that_go_with_their_machines_do_not_count_as_broken() -> None:
+    pool = Fleeting(0, x=["done"])
+    pool.restart(0)
+    outcome, _ = run(pool, job("x"))
+    assert [done.shard for done in outcome.done] == ["x"]
 
 
 def test_workers_that_die_at_their_start_end_the_run() -> None:

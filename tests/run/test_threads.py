@@ -23,7 +23,6 @@ from flowprep.run.executors import Resources, _specs
         (0, 8, Resources(), [8]),
         (1, 8, Resources(workers=1), [1]),
         (3, 8, Resources(workers=4), [1] * 3),
-        (3, 64, Resources(ray_address="auto"), [1] * 3),
         (9, 4, Resources(), [1] * 4),
     ],
 )

@@ -24,6 +24,7 @@ from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
 from flowprep.run.progress import make_display
 from flowprep.run.reporting import Progress
+from flowprep.run.workplace import Here
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import iter_samples
 
@@ -41,7 +42,9 @@ def make_shard(src: Path, out: Path, **engine_options: Any) -> tuple[Path, Count
     )
     layout = Layout(out)
     layout.marks.mkdir(parents=True)
-    work = prepare(request, layout, make_display(False, quiet=True), dry=True)
+    work = prepare(
+        request, layout, make_display(False, quiet=True), Here(request.resources), dry=True
+    )
     job = planned_shards(layout, work)[0].build()
     counts: Counter[str] = Counter()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from flowprep.storage.remote import RemotePath
 Place = Path | RemotePath
 P = TypeVar("P", Path, RemotePath, Path | RemotePath)
 Stamps = Callable[[str], tuple[int, int]]
+PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 NOT_LISTED = (FileNotFoundError, NotADirectoryError, PermissionError)
 N_READERS = 32
 """Small objects that are read at a time."""
@@ -29,7 +31,7 @@ def place_of(text: str, flag: str) -> Place:
     if not text:
         raise FlowprepError(f"{flag} is empty", "give a path or URL; . is this folder")
     protocol, separator, rest = text.partition("://")
-    if not separator:
+    if not separator or not PROTOCOL.fullmatch(protocol):
         return Path(text)
     if "::" in text:
         raise FlowprepError(f"{flag} {text}: chained URLs are not supported", "give one URL")

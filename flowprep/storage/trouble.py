@@ -100,8 +100,8 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 def _codes(error: BaseException) -> set[str]:
     """The name of the class, the code a store gave, and the HTTP status."""
     response: Any = getattr(error, "response", None)
-    told: list[Any] = [type(error).__name__, getattr(error, "status", None)]
-    told += [getattr(error, "code", None), getattr(response, "status_code", None)]
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    told: list[Any] = [type(error).__name__, status, getattr(response, "status_code", None)]
     if isinstance(response, dict):
         told.append(response.get("Error", {}).get("Code"))
         told.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))

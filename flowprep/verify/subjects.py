@@ -57,9 +57,15 @@ def prepare(out: Place, n: int, seed: int, src: str) -> tuple[Bench, list[Subjec
     layout = layout_of(out)
     bench, videos = _bench(layout, src)
     marks, _ = load_marks(layout)
+    chosen = choose(marks, n, seed)
+    if not src and (far := [row.path for _, row in chosen if "://" in row.path]):
+        raise FlowprepError(
+            f"the dataset was made from {far[0]}",
+            "say with --src that you mean it: the list of videos, as it was given to extract",
+        )
     return bench, [
         Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
-        for shard, row in choose(marks, n, seed)
+        for shard, row in chosen
     ]
 
 

@@ -127,9 +127,9 @@ def test_a_reference_out_of_a_movie_is_not_followed(tmp_path, encode, decoder):
     assert decoder.probe(str(path)).n_frames == 10
 
 
-def test_only_local_paths_are_files(decoder, server):
+def test_protocols_of_ffmpeg_are_names_of_files(decoder, server):
     address, requests = server
-    for name in (f"{address}/a.mp4", "concat:a.mp4|b.mp4", "pipe:0", "file:/etc/hostname"):
+    for name in (f"cache:{address}/a.mp4", "concat:a.mp4|b.mp4", "pipe:0", "file:/etc/hostname"):
         with pytest.raises(ClipError) as caught:
             decoder.probe(name)
         assert caught.value.reason == "missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flowprep.errors import FlowprepError
 from flowprep.shard.index import INDEX_SCHEMA, load_dataset
 from flowprep.shard.layout import Layout
 from flowprep.shard.tables import parquet_file
-from flowprep.storage import Place, place_of, sha256_file
+from flowprep.storage import Place, RemotePath, file_names, place_of, sha256_file
 
 MEMBERS = ("flow", "json", "rgb")
 PLACES = [f"{member}_{what}" for member in MEMBERS for what in ("offset", "size")]
@@ -33,7 +34,7 @@ def find_tars(shards: str) -> tuple[Layout, list[str] | None]:
     place = place_of(shards, "--shards")
     if place.is_dir():
         return Layout(place), None
-    tars = [Path(path) for pattern in _expanded(shards) for path in _globbed(pattern)]
+    tars = [tar for pattern in _expanded(shards) for tar in _globbed(pattern)]
     if odd := [tar for tar in tars if tar.suffix != ".tar"]:
         raise FlowprepError(
             f"--shards {odd[0]} is neither a folder nor a .tar",
@@ -57,10 +58,16 @@ def _expanded(shards: str) -> list[str]:
         ) from error
 
 
-def _globbed(pattern: str) -> list[str]:
+def _globbed(pattern: str) -> list[Place]:
+    place = place_of(pattern, "--shards")
     if not any(letter in pattern for letter in WILD):
-        return [pattern]
-    if not (found := sorted(glob.glob(pattern))):
+        return [place]
+    if isinstance(place, RemotePath):
+        names = file_names(place.parent)
+        found: list[Place] = [place.parent / n for n in names if fnmatchcase(n, place.name)]
+    else:
+        found = [Path(path) for path in sorted(glob.glob(pattern))]
+    if not found:
         raise FlowprepError(
             f"--shards {pattern} matches no file",
             "check the path; quote it, so that the shell does not read it",

@@ -105,7 +105,7 @@ def test_some_shards_have_some_samples(labelled: Path) -> None:
     ("shards", "words"),
     [
         ("", "--shards is empty"),
-        ("s3://bucket/train.tar", "object storage"),
+        ("nope://bucket/train.tar", "Protocol not known"),
         ("{0}/*.tax", "matches no file"),
         ("{0}/train-{{000000..000009}}.tar", "2 of 10 shards are unknown.*train-000008.tar"),
         ("{0}/train-{{000000..000002", "Unbalanced braces"),

@@ -13,8 +13,10 @@ from flowprep.cli.recipes import chosen_settings
 
 
 @click.command()
-@click.option("--src", required=True, help="Folder, video, or list (.csv, .parquet, .jsonl).")
-@click.option("--out", required=True, help="Folder of the dataset.")
+@click.option("--src", required=True, help="Folder, video, list (.csv, .parquet, .jsonl), or URL.")
+@click.option(
+    "--out", required=True, help="Folder or URL of the dataset, such as s3://bucket/shards."
+)
 @click.option("--recipe", help="Settings of a named dataset, or of a .toml file.")
 @setting_options
 @resource_options

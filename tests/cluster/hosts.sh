@@ -17,11 +17,12 @@ BUCKET=s3://flowprep
 export AWS_ENDPOINT_URL=http://$NET.1:5000 AWS_ACCESS_KEY_ID=key AWS_SECRET_ACCESS_KEY=secret AWS_DEFAULT_REGION=us-east-1
 HEAD=$NET.1:6379
 CUT_S=90    # longer than Ray takes to give a node up
+PID_FILE=/run/flowprep-hosts.pid
 WAIT_S=300  # nothing that is waited for takes longer
 
 fail() {
     echo "FAILED: $*" >&2
-    [[ ! -f $work/log ]] || tail -n 40 "$work/log" >&2
+    [[ ! -f ${work:-}/log ]] || tail -n 40 "$work/log" >&2
     exit 1
 }
 
@@ -88,6 +89,18 @@ kill_host() {
     remove "$1"
 }
 
+# Of a run that was killed itself
+remove_left() {
+    local name
+    [[ ! -e $PID_FILE ]] || ! kill -0 "$(<"$PID_FILE")" 2>/dev/null || fail "process $(<"$PID_FILE") is at it already"
+    echo $$ >"$PID_FILE"
+    for name in $(ip netns list | grep -o '^fp-[a-z0-9]*' || true); do
+        ip netns pids "$name" | xargs --no-run-if-empty kill -KILL
+        remove "${name#fp-}"
+    done
+    ip link delete fp-bridge 2>/dev/null || true
+}
+
 end_all() {
     local name
     for name in "${!outer[@]}"; do
@@ -97,7 +110,7 @@ end_all() {
     done
     wait
     ip link delete fp-bridge 2>/dev/null || true
-    rm -rf "$work"
+    rm -rf "$work" "$PID_FILE"
 }
 
 # until_true COMMAND...
@@ -238,6 +251,7 @@ made_bucket() {
 
 main() {
     [[ $(id -u) == 0 ]] || fail "run it as root: it makes network namespaces"
+    remove_left
     work=$(mktemp --directory "/tmp/fp.XXX") # short: Ray puts sockets into it
     declare -gA outer=()
     trap end_all EXIT

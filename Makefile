@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help test test-slow test-gpu test-slurm test-hosts images check demo bench faults clean
+.PHONY: help test test-slow test-gpu test-slurm test-hosts images check pins check-pins demo bench faults clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -44,6 +44,21 @@ check: .venv/installed ## lint, format, types
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
+
+UV := .venv/uv/bin/uv
+$(UV):
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+pins: $(UV) ## constraints.txt made anew: pins that still fit stay, torch pins its CUDA packages itself
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.10 --quiet \
+		--no-header --no-annotate --output-file constraints.txt
+	sed -i -E -e '1i # What the tests run with, solved by `make pins` for Python 3.10 to 3.13 and every extra.' \
+		-e '/^nvidia-cuda-nvrtc/b' -e '/^(setuptools|triton|nvidia|cuda-[bt])/d' constraints.txt
+
+check-pins: $(UV) ## whether each Python has a solution under the pins, of wheels alone
+	for python in 3.10 3.11 3.12 3.13; do $(UV) pip compile pyproject.toml --all-extras --quiet \
+		--constraints constraints.txt --only-binary :all: --python-version $$python >/dev/null || exit 1; done
 
 bench: .venv/installed ## the measured tables, under tests/bench/results/ (sample videos beside the checkout)
 	$(RUN)python -m pip install --quiet -c constraints.txt -e '.[dev,train,onnx,bench]'

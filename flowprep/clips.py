@@ -8,9 +8,9 @@ import re
 import unicodedata
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import PurePosixPath
 
 import numpy as np
+import numpy.typing as npt
 
 from flowprep.config import Settings
 from flowprep.records import I64, Clip, Media, Video
@@ -29,7 +29,39 @@ def clips_of(video: Video, settings: Settings) -> list[Clip]:
     parts = (
         windows(taken, settings) if settings.clip_frames else pieces(video.media, taken, settings)
     )
-    return [_clip(video, number, part) for number, part in enumerate(parts)]
+    return [
+        _clip(video, number, part, video.reason, video.message) for number, part in enumerate(parts)
+    ]
+
+
+def whole_lengths(
+    pts: I64, n_frames: I64, end_pts: I64, time_base: Fraction, settings: Settings
+) -> I64:
+    """How many frames int64 [n_videos] the clip of each video takes: what `clips_of` says, of many
+    videos at once.
+
+    -1 of those that are not just one clip, or whose times need a closer look. `pts` int64
+    [sum of n_frames] holds the times of videos without a range, one behind the other; each has a
+    frame.
+    """
+    last = np.cumsum(n_frames) - 1
+    first = last - n_frames + 1
+    ticks = pts - np.repeat(pts[first], n_frames)
+    steps = np.diff(ticks, append=0)
+    steps[last] = 1
+    end = end_pts - pts[first]
+    rate = _rate(settings, time_base)
+    plain = (np.minimum.reduceat(steps, first) > 0) & (ticks[last] >= 0) & (end > ticks[last])
+    plain &= end < (1 << 62) // max(1, rate.numerator)
+    if settings.fps:
+        last_grid_point = -(-end * rate.numerator // rate.denominator) - 1
+        taken = _is_nearest(ticks, last, last_grid_point, rate)
+    else:
+        taken = (np.arange(len(pts)) - np.repeat(first, n_frames)) % settings.stride == 0
+    n_taken = np.add.reduceat(taken, first, dtype=np.int64)
+    last_taken = np.flatnonzero(taken)[np.cumsum(n_taken) - 1]
+    plain &= (n_taken > 1) & (ticks[last_taken] <= _longest(settings, time_base))
+    return np.where(plain & (settings.clip_frames == 0), n_taken, -1)
 
 
 def _clip(video: Video, number: int, taken: I64, reason: str = "", message: str = "") -> Clip:
@@ -46,16 +78,23 @@ def _clip(video: Video, number: int, taken: I64, reason: str = "", message: str 
 
 
 def clip_key(video: Video, number: int) -> str:
+    """The key of a clip of a video, by its number."""
+    return key_of(video.path, number, video.range_start_s, video.range_end_s)
+
+
+def key_of(path: str, number: int, start_s: float | None = None, end_s: float | None = None) -> str:
     """`<slug>-<10 hex>-<number>`, [a-z0-9_-], at most 90 characters.
 
     The hex digits are of sha256 over the relative path and, where one is given, the time range.
     """
-    stem = unicodedata.normalize("NFKD", PurePosixPath(video.path).stem)
-    ascii_stem = stem.encode("ascii", "ignore").decode().lower()
+    name = path.rpartition("/")[2]
+    dot = name.rfind(".")
+    stem = name[:dot] if dot > 0 else name
+    ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9_]+", "-", ascii_stem)[:MAX_SLUG].strip("-") or "video"
-    identity = video.path
-    if video.range_start_s is not None or video.range_end_s is not None:
-        identity += f"#{video.range_start_s}-{video.range_end_s}"
+    identity = path
+    if start_s is not None or end_s is not None:
+        identity += f"#{start_s}-{end_s}"
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{slug}-{digest[:10]}-{number:04d}"
 
@@ -75,16 +114,34 @@ def taken_frames(
         return inside
     if not settings.fps:
         return inside[:: settings.stride]
-    rate = Fraction(settings.fps).limit_denominator(1001)
-    per_tick = media.time_base * rate  # grid steps in a tick
-    ticks = media.pts[inside] - media.pts[inside[0]]
-    if 2 * int(ticks[-1]) * per_tick.numerator >= 1 << 63:
+    per_tick = _rate(settings, media.time_base)
+    start = int(media.pts[inside[0]])
+    ticks = media.pts[inside] - start
+    if 2 * math.ceil(end - start) * per_tick.numerator >= 1 << 63:
         ticks = ticks.astype(object)  # whole numbers of any size, for time bases nobody means
-    middles = (ticks[:-1] + ticks[1:]) * per_tick.numerator
+    last_grid_point = np.array([math.ceil((end - start) * per_tick) - 1], ticks.dtype)
+    return inside[_is_nearest(ticks, np.array([len(ticks) - 1]), last_grid_point, per_tick)]
+
+
+def _rate(settings: Settings, time_base: Fraction) -> Fraction:
+    """Grid steps in a tick; 0 for the native rate."""
+    return time_base * Fraction(settings.fps).limit_denominator(1001)
+
+
+def _is_nearest(ticks: I64, last: I64, last_grid_point: I64, per_tick: Fraction) -> npt.NDArray:
+    """Which frames are the nearest to a point of their video's grid: bool, one for each.
+
+    `ticks` of several videos, one behind the other; `last` is where each ends, and
+    `last_grid_point` the last point of its grid.
+    """
     # a frame is nearest to what lies behind the middle before it, up to the middle after it
-    last_of_all = math.ceil((end - int(media.pts[inside[0]])) * per_tick) - 1
-    last_grid_point = np.append(middles // (2 * per_tick.denominator), last_of_all)
-    return inside[np.diff(last_grid_point, prepend=-1) > 0]
+    furthest = np.empty_like(ticks)
+    furthest[:-1] = (ticks[:-1] + ticks[1:]) * per_tick.numerator // (2 * per_tick.denominator)
+    furthest[last] = last_grid_point
+    before = np.roll(furthest, 1)
+    before[0] = -1
+    before[last[:-1] + 1] = -1
+    return furthest > before
 
 
 def _range_ticks(
@@ -107,7 +164,9 @@ def pieces(media: Media, taken: I64, settings: Settings) -> list[I64]:
     longer than the limit is a piece of its own.
     """
     times = media.pts[taken]
-    limit = int(Fraction(settings.clip_max_s) / media.time_base)
+    limit = _longest(settings, media.time_base)
+    if times[-1] - times[0] <= limit:
+        return [taken]
     fewest = max(1, -(-int(times[-1] - times[0]) // max(1, limit)))
     for n_pieces in range(fewest, min(fewest + 2, len(times))):
         borders = _equal_borders(times, n_pieces)
@@ -116,6 +175,11 @@ def pieces(media: Media, taken: I64, settings: Settings) -> list[I64]:
     else:
         borders = _longest_borders(times, limit)
     return [taken[a : b + 1] for a, b in pairwise(borders)]
+
+
+def _longest(settings: Settings, time_base: Fraction) -> int:
+    """Ticks that a piece may last."""
+    return int(Fraction(settings.clip_max_s) / time_base)
 
 
 def _equal_borders(times: I64, n_pieces: int) -> I64:

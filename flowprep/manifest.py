@@ -1,18 +1,26 @@
-"""The manifest: every video found, probed once, cached as parquet."""
+"""The manifest: every video found, probed once, cached as parquet.
+
+In memory its columns stay in Arrow and its frame times packed; a Video is made when one is asked
+for, so that a million of them fit.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowprep.records import Media, Video
+from flowprep.frametimes import pack, unpack
+from flowprep.records import I64, Media, Video
 from flowprep.storage import Place, join, stamp
 
 SCHEMA = pa.schema(
@@ -39,59 +47,161 @@ SCHEMA = pa.schema(
         ("pts", pa.list_(pa.int64())),
     ]
 )
-SAVE_EVERY_S = 30.0
+COLUMNS = pa.schema(list(SCHEMA)[:-1])
+OF_VIDEO = COLUMNS.names[: COLUMNS.names.index("container")]
+OF_MEDIA = COLUMNS.names[len(OF_VIDEO) :]
+AT_A_TIME = 1024
+"""Rows in a row group, and rows whose Python objects or unpacked frame times are held at a time."""
 
-Probe = Callable[[list[Video]], Iterable[Video]]
-"""Probes videos, in any order: fills `media`, or `reason` and `message`."""
+Times = Sequence[bytes | None]
+"""The packed frame times of each video; None where probing found none."""
+
+
+class StoredTimes(Sequence[bytes | None]):
+    """Those of a parquet file, whose row groups are read when first asked for."""
+
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._file = file
+        sizes = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+        self._starts = np.array([0, *accumulate(sizes)])
+        self._read: dict[int, list[bytes | None]] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, place: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes | None]: ...
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes | None] | None:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        group = int(np.searchsorted(self._starts, place, side="right")) - 1
+        if group not in self._read:
+            lists = self._file.read_row_group(group, columns=["pts"]).column(0)
+            self._read[group] = [_packed(one) for chunk in lists.chunks for one in _arrays(chunk)]
+        return self._read[group][place - int(self._starts[group])]
+
+
+def _arrays(lists: pa.ListArray) -> Iterator[I64 | None]:
+    """The arrays int64 [n_frames] of a list array, None for a null."""
+    values, offsets = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy()
+    for there, start, stop in zip(lists.is_valid(), offsets[:-1], offsets[1:], strict=True):
+        yield values[start:stop] if there.as_py() else None
+
+
+def _packed(pts: I64 | None) -> bytes | None:
+    return None if pts is None else pack(pts)
+
+
+class Manifest(Sequence[Video]):
+    """Videos, each made when it is asked for. `stored` is the file they are as they were read."""
+
+    def __init__(self, columns: pa.Table, times: Times, stored: bytes = b"") -> None:
+        self.columns, self.times, self.stored = columns, times, stored
+
+    @classmethod
+    def of(cls, videos: Iterable[Video]) -> Manifest:
+        """The videos, which are gone through once."""
+        tables, times, some = [COLUMNS.empty_table()], list[bytes | None](), list[Video]()
+        for video in videos:
+            some.append(video)
+            times.append(_packed(video.media.pts if video.media else None))
+            if len(some) == AT_A_TIME:
+                tables.append(_table(some))
+                some = []
+        return cls(pa.concat_tables([*tables, _table(some)]), times)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Manifest]) -> Manifest:
+        """One after the other; at least one part."""
+        times = [packed for part in parts for packed in part.times]
+        return cls(pa.concat_tables([part.columns for part in parts]), times)
+
+    def __len__(self) -> int:
+        return int(self.columns.num_rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Video: ...
+    @overload
+    def __getitem__(self, place: slice) -> Manifest: ...
+    def __getitem__(self, place: int | slice) -> Video | Manifest:
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(len(self))
+            return Manifest(self.columns.slice(start, stop - start), self.times[start:stop])
+        place = range(len(self))[place]
+        (row,) = self.columns.slice(place, 1).to_pylist()
+        return _video(row, self.times[place])
+
+    def __iter__(self) -> Iterator[Video]:
+        for part in self.parts():
+            yield from map(_video, part.columns.to_pylist(), part.times)
+
+    def parts(self) -> Iterator[Manifest]:
+        """All of them, some at a time."""
+        for start in range(0, len(self), AT_A_TIME):
+            yield self[start : start + AT_A_TIME]
+
+    def take(self, places: Sequence[int]) -> Manifest:
+        """The videos at these places."""
+        columns = self.columns.take(pa.array(places, pa.int64()))
+        return Manifest(columns, [self.times[place] for place in places])
+
+    def column(self, name: str) -> list[Any]:
+        """A value for each video; a text that repeats is held once."""
+        once: dict[Any, Any] = {}
+        return [once.setdefault(value, value) for value in self.columns[name].to_pylist()]
+
+    @property
+    def sha256(self) -> str:
+        """Of the file that it was read from."""
+        return hashlib.sha256(self.stored).hexdigest()
 
 
 def to_bytes(videos: Iterable[Video]) -> bytes:
     """Parquet bytes; the same videos give the same bytes."""
-    table = pa.Table.from_pylist([_row(v) for v in videos], schema=SCHEMA)
+    known = videos if isinstance(videos, Manifest) else Manifest.of(videos)
+    if known.stored:
+        return known.stored
     sink = io.BytesIO()
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         sink,
+        SCHEMA,
         compression="zstd",
         use_dictionary=["label", "split", "container", "codec", "pix_fmt", "sar", "transfer"],
         column_encoding={"pts.list.element": "DELTA_BINARY_PACKED"},
-    )
+    ) as writer:
+        for part in known.parts() if len(known) else [known]:
+            columns = part.columns.combine_chunks()
+            writer.write_table(columns.append_column(SCHEMA.field("pts"), _lists(part.times)))
     return sink.getvalue()
 
 
-def load(path: Place) -> list[Video]:
-    """The videos in a manifest file, [] when there is none."""
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        return [_video(row) for row in pq.read_table(file, schema=SCHEMA).to_pylist()]
+def _lists(times: Times) -> pa.ListArray:
+    arrays = [None if packed is None else unpack(packed) for packed in times]
+    stops = list(accumulate((0 if pts is None else len(pts) for pts in arrays), initial=0))
+    offsets = [None if pts is None else start for pts, start in zip(arrays, stops, strict=False)]
+    flat = np.concatenate([np.empty(0, np.int64), *(pts for pts in arrays if pts is not None)])
+    places = pa.array([*offsets, stops[-1]], pa.int32())
+    return pa.ListArray.from_arrays(places, pa.array(flat), type=SCHEMA.field("pts").type)
 
 
-def refresh(
-    videos: list[Video],
-    cached: list[Video],
-    probe: Probe,
-    save: Callable[[list[Video]], None],
-    again: bool = False,
-) -> list[Video]:
-    """`videos` with what probing says of each, in the same order.
+def load(path: Place, sha256: str = "") -> Manifest:
+    """The videos in a manifest file, none when there is none. Raises what damaged parquet raises.
 
-    What `cached` knows of a file of the same size and time is taken over (with `again`, only what
-    could be used). `save` gets what is known so far, now and then and at the end.
+    Where the file has this hash, frame times are read when they are first asked for.
     """
-    known = {_file(v): v for v in cached if v.media is not None or (v.reason and not again)}
-    unknown = {_file(v): v for v in videos if not v.reason and _file(v) not in known}
-    saved, wait_s = time.monotonic(), SAVE_EVERY_S
-    for video in probe(list(unknown.values())):
-        known[_file(video)] = video
-        if time.monotonic() - saved > wait_s:
-            started = time.monotonic()
-            save(list(_merged(videos, known)))
-            saved = time.monotonic()
-            wait_s = max(SAVE_EVERY_S, 20 * (saved - started))
-    result = list(_merged(videos, known))
-    save(result)
-    return result
+    if not path.exists():
+        return Manifest(COLUMNS.empty_table(), [])
+    data = path.read_bytes()
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if not file.schema_arrow.equals(SCHEMA):
+        raise ValueError(f"{path.name} is not in the form flowprep writes")
+    found = Manifest(file.read(columns=COLUMNS.names), StoredTimes(file), data)
+    if sha256 and found.sha256 == sha256:
+        return found
+    return Manifest(found.columns, found.times[:], data)
 
 
 def current(video: Video, root: Place, probe: Callable[[Video], Video]) -> Video:
@@ -119,36 +229,27 @@ def current(video: Video, root: Place, probe: Callable[[Video], Video]) -> Video
     return now
 
 
-def _file(video: Video) -> tuple[str, int, int]:
-    return video.path, video.size_bytes, video.mtime_ns
+def _table(videos: list[Video]) -> pa.Table:
+    columns = {name: [getattr(video, name) for video in videos] for name in OF_VIDEO}
+    media = [video.media for video in videos]
+    for name in OF_MEDIA:
+        columns[name] = [None if one is None else getattr(one, name) for one in media]
+    for name in ("sar", "time_base"):
+        columns[name] = [None if value is None else str(value) for value in columns[name]]
+    return pa.table(columns, schema=COLUMNS)
 
 
-def _merged(videos: list[Video], known: dict[tuple[str, int, int], Video]) -> Iterator[Video]:
-    for video in videos:
-        found = None if video.reason else known.get(_file(video))
-        if video.reason:
-            yield video
-        elif found is not None:
-            yield replace(video, media=found.media, reason=found.reason, message=found.message)
+_fraction = lru_cache(maxsize=1024)(Fraction)
 
 
-def _row(video: Video) -> dict[str, object]:
-    row = {n: getattr(video, n) for n in SCHEMA.names if hasattr(video, n)}
-    if video.media is None:
-        return row
-    media = {n: getattr(video.media, n) for n in SCHEMA.names if hasattr(video.media, n)}
-    return row | media | {"sar": str(video.media.sar), "time_base": str(video.media.time_base)}
-
-
-def _video(row: dict) -> Video:
+def _video(row: dict[str, Any], packed: bytes | None) -> Video:
     media = None
     if row["codec"] is not None:
         media = Media(
             **{n: row[n] for n in ("container", "codec", "pix_fmt", "width", "height")},
             **{n: row[n] for n in ("rotation_deg", "transfer", "end_pts")},
-            sar=Fraction(row["sar"]),
-            time_base=Fraction(row["time_base"]),
-            pts=np.array(row["pts"], dtype=np.int64),
+            sar=_fraction(row["sar"]),
+            time_base=_fraction(row["time_base"]),
+            pts=unpack(packed) if packed else np.empty(0, np.int64),
         )
-    names = SCHEMA.names[: SCHEMA.names.index("container")]
-    return Video(**{n: row[n] for n in names}, media=media)
+    return Video(**{name: row[name] for name in OF_VIDEO}, media=media)

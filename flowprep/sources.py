@@ -39,7 +39,7 @@ class Source:
     """Videos to extract, sorted by path and range. Paths are relative to `root`, or absolute."""
 
     root: Place
-    videos: list[Video]
+    videos: Sequence[Video]
     notes: list[str]  # what was decided and should be announced
     classes: list[str] = field(default_factory=list)  # all by index, where lists say
 
@@ -142,7 +142,7 @@ def identity(video: Video) -> tuple[str, float, float]:
     return video.path, start, end
 
 
-def _unique(videos: list[Video]) -> Iterator[Video]:
+def _unique(videos: Iterable[Video]) -> Iterator[Video]:
     seen: dict[tuple[str, float, float], Video] = {}
     for video in videos:
         first = seen.setdefault(identity(video), video)

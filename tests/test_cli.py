@@ -17,9 +17,9 @@ import click
 import pytest
 from click.testing import Result
 
-from flowprep import manifest
 from flowprep.cli import main
 from flowprep.config import Settings, load_toml, settings_from
+from flowprep.run import refresh
 
 MakeVideo = Callable[..., Path]
 Cli = Callable[..., Result]
@@ -184,7 +184,7 @@ def extracted(
 def test_a_dry_run_tells_the_plan_and_writes_nothing(
     cli: Cli, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest, "SAVE_EVERY_S", 0.0)  # a long one would save what it has
+    monkeypatch.setattr(refresh, "SAVE_EVERY_S", 0.0)  # a long one would save what it has
     before = tree(videos.parent)
     result = cli("extract", "--src", videos, "--out", tmp_path / "o", *FAST, "--dry-run")
     assert result.exit_code == 0

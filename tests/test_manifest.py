@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowprep import manifest
+from flowprep.manifest import Manifest
 from flowprep.records import Media, Video
 from flowprep.run.probing import ProbeLimits, probe_all
+from flowprep.run.refresh import refresh as refreshed
 
 MakeVideo = Callable[..., Path]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -84,7 +86,7 @@ def test_the_same_videos_give_the_same_bytes() -> None:
 
 
 def test_there_is_nothing_in_a_manifest_that_is_not_there(tmp_path: Path) -> None:
-    assert manifest.load(tmp_path / "manifest.parquet") == []
+    assert len(manifest.load(tmp_path / "manifest.parquet")) == 0
 
 
 # --- the cache --------------------------------------------------------------------------------
@@ -127,7 +129,8 @@ def refresh(
     now: list[Video], cached: list[Video], again: bool = False
 ) -> tuple[list[Video], list[str]]:
     prober = Prober()
-    return manifest.refresh(now, cached, prober, lambda _: None, again=again), prober.asked
+    told = refreshed(now, Manifest.of(cached), prober, lambda _: None, again=again)
+    return list(told), prober.asked
 
 
 def widths(many: list[Video]) -> list[int | None]:
@@ -182,12 +185,13 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from flowprep import manifest
+from flowprep.run import refresh
 from flowprep.records import Video
 from flowprep.run.probing import probe_one
 from flowprep.sources import read_source
 
 root, saved, count = map(Path, sys.argv[1:])
-manifest.SAVE_EVERY_S = 0.0
+refresh.SAVE_EVERY_S = 0.0
 
 def probe(videos):
     for number, video in enumerate(videos):
@@ -199,13 +203,11 @@ def probe(videos):
         time.sleep(0.1)  # so that saving is a small part of the time, as it is with many files
 
 manifest.to_bytes([])  # the first call is slow
-manifest.refresh(
-    read_source(str(root)).videos,
-    manifest.load(saved),
-    probe,
-    lambda videos: saved.with_suffix(".new").write_bytes(manifest.to_bytes(videos))
-    and saved.with_suffix(".new").replace(saved),
-)
+def save(videos):
+    saved.with_suffix(".new").write_bytes(manifest.to_bytes(videos))
+    saved.with_suffix(".new").replace(saved)
+
+save(refresh.refresh(read_source(str(root)).videos, manifest.load(saved), probe, save))
 """
 
 

@@ -14,7 +14,8 @@ from flowprep.decode.base import get_decoder
 from flowprep.decode.geometry import resize, to_gray
 from flowprep.errors import ClipError
 from flowprep.flow.base import get_engine
-from flowprep.records import Clip, Media
+from flowprep.records import I64, Clip, Media
+from flowprep.run.jobs import rows_with_clips
 from flowprep.run.prepare import Work
 from flowprep.run.stages import output_size
 from flowprep.run.workplace import Workplace
@@ -53,16 +54,18 @@ def pixel_bytes(settings: Settings) -> float:
 
 def planned_bytes(work: Work) -> int:
     """Bytes of the tars that are left to make, about."""
-    pixels = sum(_pixels(media, work.settings) * clip.n_frames for clip, media in _todo(work))
-    return int(pixels * pixel_bytes(work.settings))
+    places, pixels = _todo(work)
+    return int((pixels * work.plan.n_frames[places]).sum() * pixel_bytes(work.settings))
 
 
 def estimate(work: Work, workplace: Workplace) -> Estimate:
     """Try the engine on a few pairs of the source where the workers run, and scale up."""
-    todo = _todo(work)
-    total = sum(_pixels(media, work.settings) * (clip.n_frames - 1) for clip, media in todo)
+    todo, pixels_each = _todo(work)
+    total = int((pixels_each * (work.plan.n_frames[todo] - 1)).sum())
     step = max(1, len(todo) // PROBE_CLIPS)
-    some = [] if work.settings.style else todo[::step][:PROBE_CLIPS]
+    tried = todo[:0] if work.settings.style else todo[::step][:PROBE_CLIPS]
+    _, found = rows_with_clips(work, tried)
+    some = [(clip, video.media) for video, clip in found if video and video.media and clip]
     seconds, pixels, pairs = workplace.call(partial(_try, work.source.root, work.settings, some))
     return Estimate(
         n_bytes=planned_bytes(work),
@@ -89,19 +92,25 @@ def _try(
     return seconds, pixels, pairs
 
 
-def _todo(work: Work) -> list[tuple[Clip, Media]]:
-    todo, media = set(work.todo), {v.path: v.media for v in work.videos}
-    shard_of = {row.key: row.shard for row in work.rows}
-    found = []
-    for key, clip in work.clips.items():
-        of_clip = media[clip.path]
-        if shard_of[key] in todo and of_clip is not None and clip.n_frames > 1:
-            found.append((clip, of_clip))
-    return found
+def _todo(work: Work) -> tuple[I64, I64]:
+    """Where the rows of clips to make are in the plan, and the pixels of a frame of each."""
+    places = work.todo_places
+    places = places[(work.plan.n_frames[places] > 1) & (work.video_places[places] >= 0)]
+    names = ("width", "height", "sar")
+    sizes = zip(*(work.videos.column(name) for name in names), strict=True)
+    known: dict[tuple[int, int, str], int] = {}
+    pixels = np.zeros(len(work.videos), np.int64)
+    for place, size in enumerate(sizes):
+        if size not in known:
+            known[size] = _pixels(work.videos[place].media, work.settings)
+        pixels[place] = known[size]
+    return places, pixels[work.video_places[places]]
 
 
-def _pixels(media: Media, settings: Settings) -> int:
+def _pixels(media: Media | None, settings: Settings) -> int:
     """Of a stored frame; 0 when it will not be made."""
+    if media is None:
+        return 0
     try:
         width, height = output_size(media, settings)
     except ClipError:

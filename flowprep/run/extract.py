@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from flowprep import manifest
 from flowprep.errors import FlowprepError
-from flowprep.records import Clip, Failure, Video
+from flowprep.records import Failure
 from flowprep.run.estimate import planned_bytes
 from flowprep.run.held import held
-from flowprep.run.job import PlannedShard, ShardJob
-from flowprep.run.members import have_cls
+from flowprep.run.job import PlannedShard
+from flowprep.run.jobs import planned_shards
 from flowprep.run.prepare import Request, Work, config_toml, prepare
 from flowprep.run.progress import Display
 from flowprep.run.runlog import logged
 from flowprep.run.schedule import Outcome, Schedule
-from flowprep.run.stages import ClipTask
-from flowprep.run.stored import load_marks
+from flowprep.run.stored import load_marks, settled_bytes
 from flowprep.run.workplace import Workplace, open_workplace
-from flowprep.shard.index import (
-    dataset_bytes,
-    failures_bytes,
-    index_bytes,
-    load_dataset,
-)
+from flowprep.shard.index import dataset_bytes, gather, load_dataset
 from flowprep.shard.layout import Layout
-from flowprep.shard.plan import PlanRow, plan_bytes
+from flowprep.shard.plan import plan_bytes
 from flowprep.shard.removed import Removed, removed_bytes
 from flowprep.storage import (
     RemotePath,
@@ -107,10 +99,8 @@ def _extract(
     work = prepare(request, layout, display, workplace)
     check_space(request, layout, work)
     jobs = planned_shards(layout, work)
-    listed = manifest.to_bytes(work.videos)
-    if jobs or not _is_finished(layout) or layout.manifest.read_bytes() != listed:
+    if jobs or not _is_finished(layout) or not work.videos.stored:
         layout.dataset.unlink(missing_ok=True)
-        write_whole(layout.manifest, listed, layout.scratch)
         _save_plan(layout, work)
     if not jobs:
         display.note(f"nothing to make: all {len(work.committed)} shards are there")
@@ -129,13 +119,21 @@ def _is_finished(layout: Layout) -> bool:
 
 
 def _save_plan(layout: Layout, work: Work) -> None:
-    classes = "".join(f"{name}\n" for name in work.classes).encode()
+    """What the run goes by."""
+    listed = manifest.to_bytes(work.videos)
+    if not work.videos.stored:
+        write_whole(layout.manifest, listed, layout.scratch)
     if not layout.removed.exists():
         write_whole(layout.removed, removed_bytes(Removed()), layout.scratch)
     if not layout.config.exists():
         write_whole(layout.config, config_toml(work), layout.scratch)
+    classes = "".join(f"{name}\n" for name in work.classes).encode()
     write_whole(layout.classes, classes, layout.scratch)
-    write_whole(layout.plan, plan_bytes(work.rows), layout.scratch)
+    if not work.is_stored:
+        planned = plan_bytes(work.plan)
+        write_whole(layout.plan, planned, layout.scratch)
+        if work.is_settled:
+            write_whole(layout.settled, settled_bytes(listed, planned), layout.scratch)
 
 
 def check_space(request: Request, layout: Layout, work: Work) -> None:
@@ -151,77 +149,6 @@ def check_space(request: Request, layout: Layout, work: Work) -> None:
             f"about {needed / 1e9:.2f} GB will be needed",
             "make room, choose another folder, or a smaller --size",
         )
-
-
-def planned_shards(layout: Layout, work: Work) -> list[PlannedShard]:
-    """The shards that are left; finished samples are kept."""
-    told = _tar_labels(layout, work)
-    videos = {video.path: video for video in work.videos}
-    rows = defaultdict[str, list[PlanRow]](list)
-    for row in work.rows:
-        rows[row.shard].append(row)
-
-    def build(shard: str) -> ShardJob:
-        return ShardJob(
-            shard=shard,
-            root=work.source.root,
-            out=layout.out,
-            settings=work.settings,
-            tasks=[
-                _task(row, told[row.key], work.clips.get(row.key), videos.get(row.path))
-                for row in rows[shard]
-            ],
-            labels={r.key: r.label for r in rows[shard] if r.label != told[r.key]},
-            class_index={name: i for i, name in enumerate(work.classes)},
-            versions=work.versions,
-            keep=frozenset(row.key for row in work.retry[shard].samples)
-            if shard in work.retry
-            else frozenset(),
-            failed=work.failed.get(shard, []),
-        )
-
-    return [_planned(rows[shard], work, partial(build, shard)) for shard in work.todo]
-
-
-def _planned(rows: list[PlanRow], work: Work, build: Callable[[], ShardJob]) -> PlannedShard:
-    shard = rows[0].shard
-    kept = {row.key for row in work.retry[shard].samples} if shard in work.retry else set()
-    kept |= {failure.key for failure in work.failed.get(shard, [])}
-    return PlannedShard(
-        shard=shard,
-        n_frames=sum(row.n_frames for row in rows),
-        n_clips=len(rows),
-        n_pairs=sum(max(0, row.n_frames - 1) for row in rows if row.key not in kept),
-        build=build,
-    )
-
-
-def _tar_labels(layout: Layout, work: Work) -> dict[str, str]:
-    """Key -> the label that a sample's own json and .cls shall tell: where the samples have no .cls
-    none; otherwise what they told before, or the label of the plan.
-    """
-    bare = have_cls(layout) is False
-    return {row.key: work.tar_labels.get(row.key, "" if bare else row.label) for row in work.rows}
-
-
-def _task(row: PlanRow, label: str, clip: Clip | None, video: Video | None) -> ClipTask:
-    if clip is None or video is None:
-        clip = Clip(
-            key=row.key,
-            path=row.path,
-            number=int(row.key.rpartition("-")[2]),
-            label=label,
-            split=row.split,
-            source_index=np.empty(0, np.int64),
-            reason="missing",
-            message="no longer in the source",
-        )
-    return ClipTask(
-        clip=replace(clip, label=label),
-        media=video.media if video else None,
-        size_bytes=video.size_bytes if video else -1,
-        mtime_ns=video.mtime_ns if video else -1,
-    )
 
 
 class SpaceWatch:
@@ -265,20 +192,21 @@ def run_jobs(
 
 def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
     """Index and failure list of what is committed; dataset.json when nothing is missing."""
-    marks = load_marks(layout)
+    found = gather(load_marks(layout))
     if not _is_finished(layout):
-        write_whole(layout.index, index_bytes(marks), layout.scratch)
-        write_whole(layout.failures, failures_bytes(marks), layout.scratch)
+        write_whole(layout.index, found.index, layout.scratch)
+        write_whole(layout.failures, found.failures, layout.scratch)
     if not outcome.lost and not outcome.interrupted and not _is_finished(layout):
         fingerprint = work.settings.fingerprint()
-        write_whole(layout.dataset, dataset_bytes(layout, marks, fingerprint), layout.scratch)
+        layout.settled.unlink(missing_ok=True)
+        write_whole(layout.dataset, dataset_bytes(layout, found, fingerprint), layout.scratch)
     return Summary(
-        planned=len(work.rows),
-        samples=sum(len(mark.samples) for mark in marks),
-        failures=[failure for mark in marks for failure in mark.failures],
+        planned=len(work.plan),
+        samples=found.n_samples,
+        failures=found.failed,
         lost=outcome.lost,
         interrupted=outcome.interrupted,
-        frames=sum(row.n_frames for mark in marks for row in mark.samples),
-        flows=sum(row.n_flows for mark in marks for row in mark.samples),
-        tar_bytes=sum(mark.tar_bytes for mark in marks),
+        frames=found.n_frames,
+        flows=found.n_flows,
+        tar_bytes=found.tar_bytes,
     )

@@ -30,8 +30,7 @@ from flowprep.shard.index import (
     canonical,
     dali_idx,
     dataset_bytes,
-    failures_bytes,
-    index_bytes,
+    gather,
     load_mark,
 )
 from flowprep.shard.layout import Layout
@@ -114,8 +113,8 @@ def _change_manifest(layout: Layout, rows: list[PlanRow], gone: frozenset[str]) 
     except Exception:  # noqa: BLE001 - damaged parquet raises anything; a repair makes it again
         return
     lost = {_stem(key) for key in gone} - {_stem(row.key) for row in rows}
-    left = [video for video in videos if _stem(clip_key(video, 0)) not in lost]
-    _write(layout, layout.manifest, manifest.to_bytes(left))
+    left = [i for i, video in enumerate(videos) if _stem(clip_key(video, 0)) not in lost]
+    _write(layout, layout.manifest, manifest.to_bytes(videos.take(left)))
 
 
 def _stem(key: str) -> str:
@@ -205,9 +204,10 @@ def _finish(layout: Layout) -> None:
     """The tables of what is there now, and dataset.json when nothing is missing."""
     planned = {row.shard for row in _planned(layout)}
     marks = [mark for mark in _marks(layout) if mark.shard in planned]
-    _write(layout, layout.index, index_bytes(marks))
-    _write(layout, layout.failures, failures_bytes(marks))
+    found = gather(marks)
+    _write(layout, layout.index, found.index)
+    _write(layout, layout.failures, found.failures)
     if len(marks) == len(planned):
         settings = settings_from(load_toml(layout.config)["settings"], layout.config.name)
-        data = dataset_bytes(layout, marks, settings.fingerprint())
+        data = dataset_bytes(layout, found, settings.fingerprint())
         write_whole(layout.dataset, data, layout.scratch)

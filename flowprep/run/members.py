@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from flowprep.errors import FlowprepError
 from flowprep.run.progress import Display
 from flowprep.shard.index import Mark, load_mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.plan import PlanRow
 
 
 def have_cls(layout: Layout) -> bool | None:
@@ -25,14 +27,15 @@ def _readable_marks(layout: Layout) -> Iterator[Mark]:
             continue
 
 
-def check_members(layout: Layout, rows: Iterable[PlanRow], display: Display) -> None:
-    """Raise FlowprepError when a clip to make has no label, and the samples that are there have."""
-    rows, has_cls = list(rows), have_cls(layout)
-    bare = [row.path for row in rows if not row.label]
-    if has_cls and bare:
+def check_members(layout: Layout, rows: pa.Table, display: Display) -> None:
+    """Raise FlowprepError when a clip to make (a row of the plan) has no label, and the samples
+    that are there have.
+    """
+    has_cls, bare = have_cls(layout), rows.filter(pc.equal(rows["label"], ""))["path"]
+    if has_cls and len(bare):
         raise FlowprepError(
             f"every sample of {layout.out} has a label (.cls), and {len(bare)} of the clips to "
-            f"make have none, {bare[0]!r} for one",
+            f"make have none, {bare[0].as_py()!r} for one",
             "label them as the others were: by their folder, or in the list",
         )
     if has_cls is False and len(bare) < len(rows):

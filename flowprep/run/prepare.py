@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from flowprep import manifest
 from flowprep.codec.base import CODECS, Kind
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
 from flowprep.errors import FlowprepError
+from flowprep.manifest import Manifest
 from flowprep.quantize import make_quantizer
-from flowprep.records import Clip, Failure, Video
+from flowprep.records import I64, Failure, Video
 from flowprep.run.executors import Resources
+from flowprep.run.kept import PlannedClip, kept_clips
 from flowprep.run.labelling import labelled
 from flowprep.run.members import check_members
 from flowprep.run.plan import class_list, make_plan
 from flowprep.run.progress import Display
-from flowprep.run.removed import kept_clips, kept_videos, known_removed
-from flowprep.run.stored import load_classes, planned, retried
+from flowprep.run.refresh import refresh
+from flowprep.run.removed import kept_videos, known_removed
+from flowprep.run.stored import failed_clips, load_classes, load_settled, planned
 from flowprep.run.workplace import Workplace
-from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.plan import PlanRow
+from flowprep.shard.plan import Plan, PlanRow
 from flowprep.shard.removed import Removed
 from flowprep.sources import Source, read_listed, read_source
 from flowprep.storage import Place, write_whole
@@ -50,21 +57,39 @@ class Work:
     """The plan of a dataset, and what its shards are made from."""
 
     source: Source
-    videos: list[Video]
-    clips: dict[str, Clip]
-    rows: list[PlanRow]
+    videos: Manifest
+    plan: Plan
     classes: list[str]
     settings: Settings
     versions: dict[str, str]
     committed: set[str]  # shards that have a mark
-    retry: dict[str, Mark]  # committed shards with failures to try again
+    again: dict[str, frozenset[str]]  # those that are made again -> keys of samples that stay
+    is_settled: bool = False  # the plan has the clips of `videos`, as they are, and no other
+    is_stored: bool = False  # both are the dataset's files
     failed: dict[str, list[Failure]] = field(default_factory=dict)  # clips not tried, by shard
     tar_labels: dict[str, str] = field(default_factory=dict)  # key -> what its sample told before
 
-    @property
+    @cached_property
     def todo(self) -> list[str]:
         """Shards to make, in order of name."""
-        return sorted(({row.shard for row in self.rows} - self.committed) | set(self.retry))
+        return sorted((set(self.plan.shards) - self.committed) | set(self.again))
+
+    @cached_property
+    def todo_places(self) -> I64:
+        """Where the rows of these are in the plan."""
+        todo = set(self.todo)
+        wanted = np.array([shard in todo for shard in self.plan.shards], bool)
+        return np.flatnonzero(wanted[self.plan.shard_numbers])
+
+    @cached_property
+    def video_places(self) -> I64:
+        """Of each row of the plan the first video of its path in `videos`; -1 where there is none.
+
+        Those of one path follow one another.
+        """
+        paths = self.videos.columns["path"].combine_chunks()
+        found = pc.index_in(self.plan.table["path"], value_set=paths)
+        return np.asarray(pc.fill_null(found, -1).combine_chunks(), np.int64)
 
 
 def prepare(
@@ -81,32 +106,64 @@ def prepare(
     source, class_order = labelled(source, settings.labels, places, report, old, display)
     removed = known_removed(layout)
     wanted = replace(source, videos=kept_videos(source.videos, removed))
-    videos = _probed(request, layout, display, workplace, wanted, removed, dry)
-    videos, clips = kept_clips(videos, settings, removed)
     if n_out := len({v.path for v in source.videos if removed.has_part(v.path)}):
         display.note(f"{n_out} videos of the source were removed, or clips of them, and stay out")
+    settled = load_settled(layout)
+    cached = _cached(layout, settled)
+    videos = _probed(request, layout, display, workplace, wanted, removed, cached, dry)
+    source, wanted = replace(source, videos=[]), replace(wanted, videos=[])
     committed = set(layout.committed())
-    frozen, retry = retried(layout) if request.retry_failed else (None, {})
-    rows = make_plan(clips, settings, old, committed, frozen)
-    _tell_settled(rows, clips, committed, display)
-    again = {failure.key for mark in retry.values() for failure in mark.failures}
-    made = {row.key for row in rows if row.shard in committed} - again
-    check_members(layout, [row for row in rows if row.key not in made], display)
-    return Work(
+    failed = failed_clips(layout) if request.retry_failed else {}
+    plan, is_settled = old, True
+    is_stored = videos is cached and videos.sha256 == settled
+    if not is_stored:
+        keys = {failure.key for failures in failed.values() for failure in failures}
+        videos, clips = kept_clips(videos, settings, removed)
+        rows = make_plan(clips, settings, old, committed, keys)
+        _tell_settled(rows, clips, committed, display)
+        plan, is_settled = Plan.of(rows), _are_of(rows, clips)
+    again = {shard: _others(plan, shard, failed[shard]) for shard in failed}
+    work = Work(
         source=source,
         videos=videos,
-        clips={clip.key: clip for clip in clips},
-        rows=rows,
-        classes=class_list(rows, load_classes(layout), class_order or source.classes),
+        plan=plan,
+        classes=class_list(
+            pc.unique(plan.table["label"]).to_pylist(),
+            load_classes(layout),
+            class_order or source.classes,
+        ),
         settings=settings,
         versions=versions,
         committed=committed,
-        retry=retry,
+        again=again,
+        is_settled=is_settled,
+        is_stored=is_stored,
     )
+    check_members(layout, _to_make(work), display)
+    return work
+
+
+def _are_of(rows: list[PlanRow], clips: list[PlannedClip]) -> bool:
+    """Whether the rows are these clips, as they are."""
+    planned = {PlannedClip(r.key, r.path, r.split, r.label, r.n_frames) for r in rows}
+    return len(rows) == len(clips) and planned == set(clips)
+
+
+def _others(plan: Plan, shard: str, failed: list[Failure]) -> frozenset[str]:
+    """Keys of the samples of a shard, in which these clips failed."""
+    keys = plan.table["key"].take(plan.places(shard)).to_pylist()
+    return frozenset(keys) - {failure.key for failure in failed}
+
+
+def _to_make(work: Work) -> pa.Table:
+    """The rows of the plan that become samples, or fail, in this run."""
+    rows = work.plan.table.take(work.todo_places)
+    kept = pa.array([key for keys in work.again.values() for key in keys], pa.string())
+    return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=kept)))
 
 
 def _tell_settled(
-    rows: list[PlanRow], clips: list[Clip], committed: set[str], display: Display
+    rows: list[PlanRow], clips: list[PlannedClip], committed: set[str], display: Display
 ) -> None:
     """Finished clips stay as they are, whatever is said of them now."""
     said = {clip.key: (clip.split, clip.label) for clip in clips}
@@ -209,12 +266,15 @@ def _probed(
     workplace: Workplace,
     source: Source,
     removed: Removed,
+    cached: Manifest,
     dry: bool,
-) -> list[Video]:
-    def save(videos: list[Video]) -> None:
+) -> Manifest:
+    def save(videos: Manifest) -> None:
         """What is known so far, for the next run; all of it is written with the plan."""
         if not dry and len(videos) < len(source.videos):
-            videos = [video for video in videos if not removed.has_part(video.path)]
+            if removed.records:
+                paths = videos.columns["path"].to_pylist()
+                videos = videos.take([i for i, p in enumerate(paths) if not removed.has_part(p)])
             layout.dataset.unlink(missing_ok=True)
             write_whole(layout.manifest, manifest.to_bytes(videos), layout.scratch)
 
@@ -222,11 +282,15 @@ def _probed(
         found = workplace.probe(source.root, videos, request.settings.decoder)
         return display.probing(found, len(videos))
 
+    return refresh(source.videos, cached, probe, save, again=request.retry_failed)
+
+
+def _cached(layout: Layout, settled: str) -> Manifest:
+    """What was found before. Damaged parquet raises anything; the files are probed again then."""
     try:
-        cached = manifest.load(layout.manifest)
-    except Exception:  # noqa: BLE001 - damaged parquet raises anything; the files are probed again
-        cached = []
-    return manifest.refresh(source.videos, cached, probe, save, again=request.retry_failed)
+        return manifest.load(layout.manifest, settled)
+    except Exception:  # noqa: BLE001
+        return Manifest.of([])
 
 
 def config_toml(work: Work) -> bytes:

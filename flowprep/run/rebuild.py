@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from flowprep import manifest
-from flowprep.clips import clips_of
 from flowprep.errors import FlowprepError
-from flowprep.records import Clip, Failure, Finding, Video
+from flowprep.manifest import Manifest
+from flowprep.records import Failure, Finding, Video
 from flowprep.run.executors import Resources
-from flowprep.run.extract import check_space, planned_shards, run_jobs
+from flowprep.run.extract import check_space, run_jobs
+from flowprep.run.jobs import planned_shards
 from flowprep.run.machine import installed_versions
 from flowprep.run.prepare import Request, Work, compare_versions
 from flowprep.run.probing import probe_all
@@ -28,8 +29,9 @@ from flowprep.run.stored import load_classes
 from flowprep.run.workplace import Workplace, open_workplace
 from flowprep.shard.index import Mark, dali_idx
 from flowprep.shard.layout import Layout
+from flowprep.shard.plan import Plan
 from flowprep.shard.schema import SampleRow
-from flowprep.sources import Source
+from flowprep.sources import Source, identity
 from flowprep.storage import Place, oddity, relative, write_whole
 
 OF_CONTENT = frozenset({"sample", "rgb-differs", "flow-differs", "source-index", "made-otherwise"})
@@ -127,24 +129,21 @@ def work_of(
     settled |= {failure.key for mark in marks.values() if mark for failure in mark.failures}
     wanted = {r.path for r in known.rows if r.shard in keep and r.key not in settled}
     _require_root(source, wanted)
-    now = {v.path: v for v in _now(site, source, wanted)}
-    videos = [video for video in source.videos if video.path in wanted]
-    planned = {row.key for row in known.rows}  # what was removed is not
-    clips = [_as_now(clip, now[clip.path]) for v in videos for clip in clips_of(v, known.settings)]
+    videos = _now(site, source, wanted)
+    now = {video.path: video for video in videos}
     site.told.left = _unknown_and_gone(site, marks, keep, now)
     todo = {shard: rows for shard, rows in keep.items() if shard not in site.told.left}
     old = {shard: mark for shard, mark in marks.items() if mark and shard in todo}
     return Work(
         source=source,
-        videos=list(now.values()),
-        clips={clip.key: clip for clip in clips if clip.key in planned},
-        rows=known.rows,
+        videos=Manifest.of(videos),
+        plan=Plan.of(known.rows),
         classes=load_classes(site.layout),
         settings=known.settings,
         versions=installed_versions(),
         committed=known.planned.keys() - todo.keys(),
         tar_labels={r.key: r.tar_label for mark in old.values() for r in mark.samples},
-        retry={shard: replace(mark, samples=todo[shard]) for shard, mark in old.items()},
+        again={shard: frozenset(row.key for row in todo[shard]) for shard in old},
         failed={shard: mark.failures for shard, mark in old.items()},
     )
 
@@ -160,24 +159,29 @@ def _require_root(source: Source, wanted: set[str]) -> None:
 
 
 def _now(site: Site, source: Source, wanted: set[str]) -> list[Video]:
-    """The videos as their files are now. Those of another time are probed."""
-    root, videos = source.root, {v.path: v for v in source.videos if v.path in wanted}
-    seen = [manifest.current(video, root, lambda now: now) for video in videos.values()]
-    touched = [now for now in seen if not now.reason and now.mtime_ns != videos[now.path].mtime_ns]
+    """The videos as their files are now, those of one path together. Those of another time are
+    probed.
+    """
+    root, videos = (
+        source.root,
+        sorted((video for video in source.videos if video.path in wanted), key=identity),
+    )
+    before = {video.path: video for video in videos}
+    seen = [manifest.current(video, root, lambda now: now) for video in before.values()]
+    touched = [now for now in seen if not now.reason and now.mtime_ns != before[now.path].mtime_ns]
     limits, reader = site.order.resources.probe_limits, site.known.settings.decoder
     found = probe_all(root, limits, touched, reader)
     probed = {now.path: now for now in site.display.probing(found, len(touched))}
     return [
-        manifest.current(video, root, lambda now: probed.get(now.path, now))
-        for video in videos.values()
+        manifest.current(video, root, lambda now: _of_range(probed.get(now.path, now), now))
+        for video in videos
     ]
 
 
-def _as_now(clip: Clip, video: Video) -> Clip:
-    """A clip that cannot be made says why."""
-    if clip.reason or not video.reason:
-        return clip
-    return replace(clip, reason=video.reason, message=video.message)
+def _of_range(found: Video, video: Video) -> Video:
+    """What was found of a file, told of the range of it that a video is."""
+    told = {name: getattr(found, name) for name in ("mtime_ns", "media", "reason", "message")}
+    return replace(video, **told)
 
 
 def _unknown_and_gone(
@@ -225,12 +229,12 @@ def _rebuild(
     done = {message.shard for message in outcome.done}
     for job in jobs:
         if job.shard in done:
-            kept = work.retry[job.shard].samples if job.shard in work.retry else []
-            _tell_shard(site, job.shard, {row.key for row in kept}, marks[job.shard])
+            kept = work.again.get(job.shard, frozenset())
+            _tell_shard(site, job.shard, kept, marks[job.shard])
     return outcome
 
 
-def _tell_shard(site: Site, shard: str, kept: set[str], before: Mark | None) -> None:
+def _tell_shard(site: Site, shard: str, kept: frozenset[str], before: Mark | None) -> None:
     """Note what came of a shard that was made again."""
     after = sound_mark(unclaimed(site.known), shard)
     assert after is not None

@@ -67,7 +67,11 @@ def relabel(out: str, table: Path, *, with_cls: bool = False, classes: str = "")
         labels = {r.key: told[getattr(r, by)] for r in rows if getattr(r, by) in told}
         _check_met(table, by, told, rows, labels)
         after = [replace(row, label=labels.get(row.key, row.label)) for row in rows]
-        names = _chosen(classes, known, after) if classes else class_list(after, known)
+        names = (
+            _chosen(classes, known, after)
+            if classes
+            else class_list((row.label for row in after), known)
+        )
         change = Change(command="relabel", classes=names, labels=labels, with_cls=with_cls)
         old = [row for mark in marks for row in mark.samples]
         samples = [change.row(row) for row in old]

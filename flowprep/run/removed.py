@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flowprep.clips import clips_of
-from flowprep.config import Settings
 from flowprep.errors import FlowprepError
-from flowprep.records import Clip, Video
+from flowprep.records import Video
 from flowprep.shard.index import load_dataset
 from flowprep.shard.layout import Layout
 from flowprep.shard.removed import Removed, load_removed
@@ -38,18 +36,6 @@ def _check_vouched(layout: Layout) -> None:
         raise ValueError("it is not as written")
 
 
-def kept_videos(videos: list[Video], removed: Removed) -> list[Video]:
+def kept_videos(videos: Iterable[Video], removed: Removed) -> list[Video]:
     """Those that were not removed as a whole: nobody needs to open the others."""
     return [video for video in videos if not removed.has_path(video.path)]
-
-
-def kept_clips(
-    videos: Iterable[Video], settings: Settings, removed: Removed
-) -> tuple[list[Video], list[Clip]]:
-    """The clips that were not removed, and the videos that have such."""
-    kept, clips = [], []
-    for video in videos:
-        left = [clip for clip in clips_of(video, settings) if not removed.has_key(clip.key)]
-        clips += left
-        kept += [video] if left else []
-    return kept, clips

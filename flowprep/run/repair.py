@@ -12,13 +12,16 @@ from dataclasses import replace
 
 from flowprep import manifest
 from flowprep.errors import FlowprepError
+from flowprep.manifest import Manifest
 from flowprep.records import Video
 from flowprep.run.held import held
+from flowprep.run.kept import kept_clips
 from flowprep.run.machine import installed_versions
 from flowprep.run.probing import probe_all
 from flowprep.run.progress import Display
 from flowprep.run.rebuild import Order, Repaired, Site, kept_samples, rebuild, work_of
-from flowprep.run.removed import kept_clips, kept_videos, known_removed
+from flowprep.run.refresh import refresh
+from flowprep.run.removed import kept_videos, known_removed
 from flowprep.run.salvage import (
     Marks,
     classes_fit,
@@ -30,7 +33,7 @@ from flowprep.run.salvage import (
     unclaimed,
 )
 from flowprep.run.schedule import Outcome
-from flowprep.shard.index import dataset_bytes, failures_bytes, index_bytes, load_failures
+from flowprep.shard.index import dataset_bytes, gather, load_failures
 from flowprep.shard.layout import local_layout_of
 from flowprep.sources import Source, place_again, read_source, root_at
 from flowprep.storage import Place, oddity
@@ -144,7 +147,7 @@ def _probed(site: Site, place: Place) -> Source:
 
     removed = known_removed(site.layout)
     kept = kept_videos(source.videos, removed)
-    videos = manifest.refresh(kept, [], probe, lambda videos: None)
+    videos = refresh(kept, Manifest.of([]), probe, lambda videos: None)
     videos, _ = kept_clips(videos, site.known.settings, removed)
     site.write(site.layout.manifest, manifest.to_bytes(videos))
     if site.known.files and not is_vouched(site.layout.manifest, site.known.files):
@@ -176,9 +179,11 @@ def _finish(site: Site, failed_before: set[str]) -> None:
         told.failures = [f for f in failures if f.key not in failed_before]
     if len(marks) < len(found) or told.lost:
         return
-    tables = {layout.index: index_bytes(marks), layout.failures: failures_bytes(marks)}
+    gathered = gather(marks)
+    tables = {layout.index: gathered.index, layout.failures: gathered.failures}
     for path, data in tables.items():
         if told.rebuilt or site.is_found(path) or not is_vouched(path, files):
             site.write(path, data)
     fingerprint = site.known.settings.fingerprint()
-    site.write(layout.dataset, dataset_bytes(layout, marks, fingerprint))
+    layout.settled.unlink(missing_ok=True)
+    site.write(layout.dataset, dataset_bytes(layout, gathered, fingerprint))

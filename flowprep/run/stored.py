@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
 from flowprep.errors import FlowprepError
-from flowprep.shard.index import Mark, load_mark
+from flowprep.records import Failure
+from flowprep.shard.index import Mark, canonical, load_failed, load_mark
 from flowprep.shard.layout import Layout
-from flowprep.shard.plan import PlanRow, load_plan
+from flowprep.shard.plan import Plan, read_plan
+from flowprep.storage import Place, sha256_file
+
+T = TypeVar("T")
 
 
-def planned(layout: Layout) -> list[PlanRow]:
-    """The plan, [] before there is one. Raises FlowprepError when it is damaged."""
+def planned(layout: Layout) -> Plan:
+    """The plan, empty before there is one. Raises FlowprepError when it is damaged."""
     try:
-        return load_plan(layout.plan)
+        return read_plan(layout.plan)
     except Exception as error:  # damaged parquet raises anything
         raise FlowprepError(
             f"{layout.plan} is damaged: {error}", "put a copy of it back, or use another --out"
         ) from error
 
 
-def load_marks(layout: Layout) -> list[Mark]:
-    """The commit marks, by name of shard. Raises FlowprepError when one is damaged."""
-    marks = []
-    for shard in layout.committed():
-        try:
-            marks.append(load_mark(layout.mark(shard)))
-        except ValueError as error:
-            raise FlowprepError(
-                f"{layout.mark(shard)}: {error}", "delete it, and the shard is made again"
-            ) from error
-    return marks
+def load_marks(layout: Layout) -> Iterator[Mark]:
+    """The commit marks, one at a time, by name of shard. Raises FlowprepError for a damaged one."""
+    return (_read(layout, shard, load_mark) for shard in layout.committed())
 
 
-def retried(layout: Layout) -> tuple[set[str], dict[str, Mark]]:
-    """(keys of finished samples, shards that have failures)."""
-    marks = load_marks(layout)
-    finished = {row.key for mark in marks for row in mark.samples}
-    return finished, {mark.shard: mark for mark in marks if mark.failures}
+def failed_clips(layout: Layout) -> dict[str, list[Failure]]:
+    """The failures of each shard that has such. Raises FlowprepError when a mark is damaged."""
+    found = ((shard, _read(layout, shard, load_failed)) for shard in layout.committed())
+    return {shard: failures for shard, failures in found if failures}
+
+
+def _read(layout: Layout, shard: str, load: Callable[[Place], T]) -> T:
+    try:
+        return load(layout.mark(shard))
+    except ValueError as error:
+        raise FlowprepError(
+            f"{layout.mark(shard)}: {error}", "delete it, and the shard is made again"
+        ) from error
 
 
 def load_classes(layout: Layout) -> list[str]:
@@ -43,3 +52,18 @@ def load_classes(layout: Layout) -> list[str]:
     if not layout.classes.exists():
         return []
     return layout.classes.read_text(encoding="utf-8").splitlines()
+
+
+def settled_bytes(listed: bytes, planned: bytes) -> bytes:
+    """settled.json, of the bytes of a manifest and of the plan that has exactly its clips."""
+    parts = {"manifest": listed, "plan": planned}
+    return canonical({name: hashlib.sha256(data).hexdigest() for name, data in parts.items()})
+
+
+def load_settled(layout: Layout) -> str:
+    """The hash of the manifest whose clips are those of the plan exactly, "" if none is known."""
+    try:
+        told = json.loads(layout.settled.read_bytes())
+        return str(told["manifest"]) if told["plan"] == sha256_file(layout.plan) else ""
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""

@@ -15,6 +15,7 @@ from flowprep.errors import ADVICE
 from flowprep.records import Clip, Failure, printable
 from flowprep.run.estimate import estimate
 from flowprep.run.extract import Summary, dataset_layout
+from flowprep.run.jobs import refused
 from flowprep.run.prepare import Request, Work, prepare
 from flowprep.run.progress import Display, duration
 from flowprep.run.rebuild import Repaired
@@ -30,29 +31,29 @@ def tell_plan(request: Request, display: Display, as_json: bool) -> None:
         work = prepare(request, dataset_layout(request.out), display, workplace, dry=True)
         cost = estimate(work, workplace)
         workers = request.resources.workers or workplace.cores
-    refused = [clip for clip in work.clips.values() if clip.reason]
+    n_frames, cannot = work.plan.n_frames, refused(work)
     facts = {
         "videos": len(work.videos),
-        "clips": len(work.rows),
-        "shards": len({row.shard for row in work.rows}),
+        "clips": len(work.plan),
+        "shards": len(work.plan.shards),
         "shards_to_make": len(work.todo),
-        "frames": sum(row.n_frames for row in work.rows),
-        "flows": sum(max(0, row.n_frames - 1) for row in work.rows),
+        "frames": int(n_frames.sum()),
+        "flows": int((n_frames[n_frames > 0] - 1).sum()),
         "estimated_bytes": cost.n_bytes,
         "estimated_s": round(cost.flow_s / workers, 1),
         "pairs_tried": cost.n_pairs_tried,
         "engine": work.settings.engine,
-        "refused": len(refused),
+        "refused": len(cannot),
     }
     if as_json:
-        _json("plan", **facts, refusals=[_refusal(clip) for clip in refused])
+        _json("plan", **facts, refusals=[_refusal(clip) for clip in cannot])
         return
     _table("plan", _plan_rows(facts, workers, work))
-    _list_failures([(c.path, c.reason, c.message) for c in refused], "cannot be made")
+    _list_failures([(c.path, c.reason, c.message) for c in cannot], "cannot be made")
 
 
 def _plan_rows(facts: dict[str, Any], workers: int, work: Work) -> list[tuple[str, str]]:
-    splits = Counter(row.split for row in work.rows)
+    splits = Counter(work.plan.table["split"].to_pylist())
     shown = ["videos", "clips", "shards", "shards_to_make", "frames", "flows", "engine", "refused"]
     rows = [(name.replace("_", " "), str(facts[name])) for name in shown]
     rows.insert(2, ("splits", ", ".join(f"{name} {n}" for name, n in sorted(splits.items()))))

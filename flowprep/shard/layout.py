@@ -60,6 +60,11 @@ class Layout:
         return self.internal / "plan.parquet"
 
     @property
+    def settled(self) -> Place:
+        """Hashes of a manifest and of the plan that has exactly its clips, until all are made."""
+        return self.internal / "settled.json"
+
+    @property
     def classes(self) -> Place:
         return self.internal / "classes.txt"
 

@@ -24,7 +24,13 @@ def parquet_file(place: Place, **options: Any) -> Iterator[pq.ParquetFile]:
 
 
 def read_rows(path: Place, schema: pa.Schema) -> list[dict[str, Any]]:
-    """The rows of a table. Raises ValueError unless it has these columns, and a value in each.
+    """The rows of a table, as `read_table` reads it."""
+    rows: list[dict[str, Any]] = read_table(path, schema).to_pylist()
+    return rows
+
+
+def read_table(path: Place, schema: pa.Schema) -> pa.Table:
+    """A table. Raises ValueError unless it has these columns, and a value in each.
 
     Only a plain file is opened: a pipe would never end. Raises OSError where that does not work.
     """
@@ -39,5 +45,4 @@ def read_rows(path: Place, schema: pa.Schema) -> list[dict[str, Any]]:
         raise ValueError(f"{path.name} does not read: {error}") from error
     if not table.schema.equals(schema) or any(column.null_count for column in table.columns):
         raise ValueError(f"{path.name} is not in the form flowprep writes")
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return table

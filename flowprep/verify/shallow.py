@@ -190,7 +190,7 @@ def _unexpected(
     layout: Layout, marks: dict[str, Mark], dataset: dict[str, Any]
 ) -> Iterator[Finding]:
     shards = set(marks) | set(dataset.get("shards", {})) | set(layout.committed())
-    expected = {layout.dataset, layout.runs, layout.pending, *layout.tables}
+    expected = {layout.dataset, layout.runs, layout.pending, layout.settled, *layout.tables}
     if (odd := oddity(layout.runs)) not in ("", "is missing"):
         yield Finding(code="unexpected-file", file=shown(layout, layout.runs), message=odd)
     for shard in shards:

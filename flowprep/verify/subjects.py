@@ -11,6 +11,7 @@ from flowprep.clips import clip_key
 from flowprep.config import Settings, load_toml, settings_from
 from flowprep.errors import FlowprepError
 from flowprep.flow.base import Engine, get_engine
+from flowprep.manifest import Manifest
 from flowprep.records import Video
 from flowprep.shard.index import Mark
 from flowprep.shard.layout import Layout, layout_of
@@ -63,14 +64,15 @@ def prepare(out: Place, n: int, seed: int, src: str) -> tuple[Bench, list[Subjec
             f"the dataset was made from {far[0]}",
             "say with --src that you mean it: the list of videos, as it was given to extract",
         )
+    by_path = _by_path(videos, {row.path for _, row in chosen})
     return bench, [
-        Subject(shard=shard, row=row, video=_video_of(row, videos.get(row.path, [])))
+        Subject(shard=shard, row=row, video=_video_of(row, by_path.get(row.path, [])))
         for shard, row in chosen
     ]
 
 
-def _bench(layout: Layout, src: str) -> tuple[Bench, dict[str, list[Video]]]:
-    """How the dataset was made, and its videos by path."""
+def _bench(layout: Layout, src: str) -> tuple[Bench, Manifest]:
+    """How the dataset was made, and its videos."""
     try:
         table = load_toml(plain(layout.config))
         settings, recorded = settings_from(table["settings"], ""), str(table["source"]["root"])
@@ -81,10 +83,16 @@ def _bench(layout: Layout, src: str) -> tuple[Bench, dict[str, list[Video]]]:
             "leave --recompute out to see what is damaged, and --repair what can be",
         ) from error
     root = root_at(place_again(recorded, src))
-    by_path: dict[str, list[Video]] = {}
-    for video in videos:
-        by_path.setdefault(video.path, []).append(video)
-    return Bench(out=layout.out, root=root, settings=settings), by_path
+    return Bench(out=layout.out, root=root, settings=settings), videos
+
+
+def _by_path(videos: Manifest, paths: set[str]) -> dict[str, list[Video]]:
+    """The videos of these paths."""
+    found: dict[str, list[Video]] = {}
+    for place, path in enumerate(videos.columns["path"].to_pylist()):
+        if path in paths:
+            found.setdefault(path, []).append(videos[place])
+    return found
 
 
 def _video_of(row: SampleRow, videos: list[Video]) -> Video | None:

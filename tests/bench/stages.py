@@ -23,8 +23,8 @@ import numpy as np
 
 from flowprep.config import Settings
 from flowprep.run.executors import Resources
-from flowprep.run.extract import planned_shards
 from flowprep.run.job import run_shard
+from flowprep.run.jobs import planned_shards
 from flowprep.run.making import make_tools
 from flowprep.run.prepare import Request, prepare
 from flowprep.run.progress import make_display

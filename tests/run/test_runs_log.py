@@ -15,6 +15,7 @@ import pytest
 
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
+from flowprep.manifest import Manifest
 from flowprep.run import machine
 from flowprep.run.executors import Resources
 from flowprep.run.prepare import Request, Work
@@ -22,6 +23,7 @@ from flowprep.run.progress import make_display
 from flowprep.run.runlog import logged
 from flowprep.run.schedule import Outcome
 from flowprep.shard.layout import Layout
+from flowprep.shard.plan import Plan
 from flowprep.shard.runs import Run, append_run, load_runs
 from flowprep.sources import Source
 from flowprep.verify.check import verify
@@ -92,14 +94,13 @@ def test_a_second_run_adds_a_line_also_below_one_that_was_cut_short(
 def work() -> Work:
     return Work(
         source=Source(Path("src"), [], []),
-        videos=[],
-        clips={},
-        rows=[],
+        videos=Manifest.of([]),
+        plan=Plan.of([]),
         classes=[],
         settings=Settings(engine="constant"),
         versions={"flowprep": "1"},
         committed=set(),
-        retry={},
+        again={},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flowprep.codec.base import get_codec
-from flowprep.shard.index import Mark, dali_idx, dataset_bytes, index_bytes
+from flowprep.shard.index import Mark, dali_idx, dataset_bytes, gather
 from flowprep.shard.layout import Layout
 from flowprep.shard.reader import iter_samples
 from flowprep.shard.schema import SampleRow
@@ -77,8 +77,8 @@ def forge_samples(out: Path, shard: str, keys: set[str], change: Change, folder:
             rows.append(_placed(forged, writer))
     shutil.move(tar, layout.tar(shard))
     marks[number] = vouched(layout, replace(mark, samples=rows))
-    layout.index.write_bytes(index_bytes(marks))
-    layout.dataset.write_bytes(dataset_bytes(layout, marks, mark.fingerprint))
+    layout.index.write_bytes(gather(marks).index)
+    layout.dataset.write_bytes(dataset_bytes(layout, gather(marks), mark.fingerprint))
     return marks[number]
 
 

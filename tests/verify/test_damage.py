@@ -21,7 +21,7 @@ import pytest
 from forging import Forged, encode_again, forge, vouched
 
 from flowprep.records import Finding
-from flowprep.shard.index import dataset_bytes, index_bytes
+from flowprep.shard.index import dataset_bytes, gather
 from flowprep.shard.layout import Layout
 from flowprep.verify.check import verify
 from flowprep.verify.deep import check_samples
@@ -468,8 +468,8 @@ def test_a_forged_place_in_the_index(dataset: Path, tmp_path: Path) -> None:
     moved = replace(row, rgb_offset=row.rgb_offset + 1, rgb_size=row.rgb_size - 1)
     rows = [moved, *marks[number].samples[1:]]
     marks[number] = vouched(layout, replace(marks[number], samples=rows))
-    layout.index.write_bytes(index_bytes(marks))
-    layout.dataset.write_bytes(dataset_bytes(layout, marks, marks[number].fingerprint))
+    layout.index.write_bytes(gather(marks).index)
+    layout.dataset.write_bytes(dataset_bytes(layout, gather(marks), marks[number].fingerprint))
     assert verify(dataset) == []
     findings = check_samples(layout, marks[number], ["a", "b"])
     assert [(f.key, f.message) for f in findings] == [
@@ -483,8 +483,8 @@ def test_a_forged_index_row(dataset: Path) -> None:
     marks, _ = load_marks(layout)
     first = next(mark for mark in marks if mark.samples)
     fewer = [replace(m, samples=m.samples[1:]) if m is first else m for m in marks]
-    layout.index.write_bytes(index_bytes(fewer))
-    layout.dataset.write_bytes(dataset_bytes(layout, marks, first.fingerprint))
+    layout.index.write_bytes(gather(fewer).index)
+    layout.dataset.write_bytes(dataset_bytes(layout, gather(marks), first.fingerprint))
     findings = verify(dataset)
     assert [(f.code, f.shard, f.key) for f in findings] == [
         ("index-row", first.shard, first.samples[0].key)

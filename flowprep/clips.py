@@ -34,34 +34,50 @@ def clips_of(video: Video, settings: Settings) -> list[Clip]:
     ]
 
 
-def whole_lengths(
+def equal_clips(
     pts: I64, n_frames: I64, end_pts: I64, time_base: Fraction, settings: Settings
-) -> I64:
-    """How many frames int64 [n_videos] the clip of each video takes: what `clips_of` says, of many
-    videos at once.
+) -> tuple[I64, I64]:
+    """(clips of each video, frames of each of them), int64 [n_videos]: what `clips_of` says, of
+    many videos at once.
 
-    -1 of those that are not just one clip, or whose times need a closer look. `pts` int64
+    0 clips where they are not all of one length, or the frame times need a closer look. `pts` int64
     [sum of n_frames] holds the times of videos without a range, one behind the other; each has a
     frame.
     """
     last = np.cumsum(n_frames) - 1
     first = last - n_frames + 1
     ticks = pts - np.repeat(pts[first], n_frames)
-    steps = np.diff(ticks, append=0)
-    steps[last] = 1
     end = end_pts - pts[first]
-    rate = _rate(settings, time_base)
-    plain = (np.minimum.reduceat(steps, first) > 0) & (ticks[last] >= 0) & (end > ticks[last])
-    plain &= end < (1 << 62) // max(1, rate.numerator)
-    if settings.fps:
-        last_grid_point = -(-end * rate.numerator // rate.denominator) - 1
-        taken = _is_nearest(ticks, last, last_grid_point, rate)
-    else:
-        taken = (np.arange(len(pts)) - np.repeat(first, n_frames)) % settings.stride == 0
+    taken = _taken_of_all(ticks, first, last, end, time_base, settings)
     n_taken = np.add.reduceat(taken, first, dtype=np.int64)
-    last_taken = np.flatnonzero(taken)[np.cumsum(n_taken) - 1]
-    plain &= (n_taken > 1) & (ticks[last_taken] <= _longest(settings, time_base))
-    return np.where(plain & (settings.clip_frames == 0), n_taken, -1)
+    last_tick = np.maximum.reduceat(ticks * taken, first)
+    is_usual = _are_usual(ticks, first, last, end, _rate(settings, time_base)) & (n_taken > 1)
+    if settings.clip_frames:
+        size, step = settings.clip_frames, settings.clip_stride or settings.clip_frames
+        n_clips = np.maximum(n_taken - size, 0) // step + 1
+        return n_clips * is_usual, np.minimum(n_taken, size)
+    is_whole = last_tick <= _longest(settings, time_base)
+    return (is_whole & is_usual).astype(np.int64), n_taken
+
+
+def _taken_of_all(
+    ticks: I64, first: I64, last: I64, end: I64, time_base: Fraction, settings: Settings
+) -> npt.NDArray:
+    """Which frames are taken, bool, one for each."""
+    if not settings.fps:
+        number = np.arange(len(ticks)) - np.repeat(first, last - first + 1)
+        return number % settings.stride == 0
+    rate = _rate(settings, time_base)
+    last_grid_point = -(-end * rate.numerator // rate.denominator) - 1
+    return _is_nearest(ticks, last, last_grid_point, rate)
+
+
+def _are_usual(ticks: I64, first: I64, last: I64, end: I64, rate: Fraction) -> npt.NDArray:
+    """Whether the frames of each video come one after the other, and their products fit."""
+    steps = np.diff(ticks, append=0)
+    steps[last] = end - ticks[last]
+    fits = (end > 0) & (end < (1 << 62) // max(1, rate.numerator))
+    return fits & (np.minimum.reduceat(steps, first) > 0)
 
 
 def _clip(video: Video, number: int, taken: I64, reason: str = "", message: str = "") -> Clip:

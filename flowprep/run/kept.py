@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowprep.clips import clips_of, key_of, whole_lengths
+from flowprep.clips import clips_of, equal_clips, key_of
 from flowprep.config import Settings
 from flowprep.frametimes import unpack
 from flowprep.manifest import Manifest
-from flowprep.records import Clip
+from flowprep.records import I64, Clip
 from flowprep.shard.removed import Removed
 
 
@@ -49,33 +49,41 @@ def _clips_of_all(videos: Manifest, settings: Settings) -> Iterator[list[Planned
     texts: dict[str, str] = {}  # each once, however many videos have it
     for part in videos.parts():
         names = (part.column(name) for name in ("path", "split", "label"))
-        lengths = _lengths(part, settings)
+        n_clips, n_frames = _equal_clips(part, settings)
         for place, (path, split, label) in enumerate(zip(*names, strict=True)):
-            if lengths[place] < 0:
+            if not n_clips[place]:
                 yield clips_of(part[place], settings)
                 continue
             split, label = texts.setdefault(split, split), texts.setdefault(label, label)
-            key = key_of(path, 0)
-            yield [PlannedClip(key, path, split, label, lengths[place])]
+            yield [
+                PlannedClip(key_of(path, number), path, split, label, n_frames[place])
+                for number in range(n_clips[place])
+            ]
 
 
-def _lengths(part: Manifest, settings: Settings) -> list[int]:
-    """Of the one clip of each video; -1 where there is another number of them, or none."""
-    lengths = np.full(len(part), -1, np.int64)
-    ranges = part.column("range_start_s"), part.column("range_end_s")
-    columns = part.column("time_base"), part.column("reason"), *ranges
-    alike: dict[str, list[int]] = {}  # by time base
+def _equal_clips(part: Manifest, settings: Settings) -> tuple[list[int], list[int]]:
+    """(clips of each video, frames of each of them); 0 clips where a closer look is needed."""
+    found = np.zeros((2, len(part)), np.int64)
+    ends = part.column("end_pts")
+    for time_base, alike in _by_time_base(part).items():
+        places = list(alike)
+        found[:, places] = equal_clips(
+            np.concatenate(list(alike.values())),
+            np.array([len(pts) for pts in alike.values()]),
+            np.array([ends[place] for place in places], np.int64),
+            Fraction(time_base),
+            settings,
+        )
+    return found[0].tolist(), found[1].tolist()
+
+
+def _by_time_base(part: Manifest) -> dict[str, dict[int, I64]]:
+    """The frame times int64 [n_frames] of videos that have some, and no range, by their places."""
+    alike: dict[str, dict[int, I64]] = {}
+    names = ("time_base", "reason", "range_start_s", "range_end_s")
+    columns = (part.column(name) for name in names)
     for place, (time_base, reason, start_s, end_s) in enumerate(zip(*columns, strict=True)):
-        if part.times[place] and not reason and start_s is end_s is None:
-            alike.setdefault(time_base, []).append(place)
-    end_pts = np.array([0 if end is None else end for end in part.column("end_pts")], np.int64)
-    for time_base, places in alike.items():
-        times = {place: unpack(packed) for place in places if (packed := part.times[place])}
-        some = np.array([place for place, pts in times.items() if len(pts)], np.int64)
-        if len(some):
-            pts = [times[place] for place in some.tolist()]
-            n_frames = np.array([len(one) for one in pts])
-            lengths[some] = whole_lengths(
-                np.concatenate(pts), n_frames, end_pts[some], Fraction(time_base), settings
-            )
-    return lengths.tolist()
+        packed = part.times[place]
+        if packed and not reason and start_s is end_s is None and len(pts := unpack(packed)):
+            alike.setdefault(time_base, {})[place] = pts
+    return alike

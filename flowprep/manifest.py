@@ -192,9 +192,10 @@ def load(path: Place, sha256: str = "") -> Manifest:
 
     Where the file has this hash, frame times are read when they are first asked for.
     """
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return Manifest(COLUMNS.empty_table(), [])
-    data = path.read_bytes()
     file = pq.ParquetFile(pa.BufferReader(data))
     if not file.schema_arrow.equals(SCHEMA):
         raise ValueError(f"{path.name} is not in the form flowprep writes")

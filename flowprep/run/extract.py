@@ -196,10 +196,10 @@ def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
     if not _is_finished(layout):
         write_whole(layout.index, found.index, layout.scratch)
         write_whole(layout.failures, found.failures, layout.scratch)
-    if not outcome.lost and not outcome.interrupted and not _is_finished(layout):
-        fingerprint = work.settings.fingerprint()
-        layout.settled.unlink(missing_ok=True)
-        write_whole(layout.dataset, dataset_bytes(layout, found, fingerprint), layout.scratch)
+        if not outcome.lost and not outcome.interrupted:
+            layout.settled.unlink(missing_ok=True)
+            fingerprint = work.settings.fingerprint()
+            write_whole(layout.dataset, dataset_bytes(layout, found, fingerprint), layout.scratch)
     return Summary(
         planned=len(work.plan),
         samples=found.n_samples,

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from flowprep.errors import FlowprepError
 from flowprep.records import Failure
-from flowprep.shard.index import Mark, canonical, load_failed, load_mark
+from flowprep.shard.index import Mark, canonical, parse_failed, parse_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import Plan, read_plan
-from flowprep.storage import Place, sha256_file
+from flowprep.storage import read_many, sha256_file
 
 T = TypeVar("T")
 
@@ -29,22 +29,23 @@ def planned(layout: Layout) -> Plan:
 
 def load_marks(layout: Layout) -> Iterator[Mark]:
     """The commit marks, one at a time, by name of shard. Raises FlowprepError for a damaged one."""
-    return (_read(layout, shard, load_mark) for shard in layout.committed())
+    return (mark for _, mark in _read_marks(layout, parse_mark))
 
 
 def failed_clips(layout: Layout) -> dict[str, list[Failure]]:
     """The failures of each shard that has such. Raises FlowprepError when a mark is damaged."""
-    found = ((shard, _read(layout, shard, load_failed)) for shard in layout.committed())
-    return {shard: failures for shard, failures in found if failures}
+    return {shard: failures for shard, failures in _read_marks(layout, parse_failed) if failures}
 
 
-def _read(layout: Layout, shard: str, load: Callable[[Place], T]) -> T:
-    try:
-        return load(layout.mark(shard))
-    except ValueError as error:
-        raise FlowprepError(
-            f"{layout.mark(shard)}: {error}", "delete it, and the shard is made again"
-        ) from error
+def _read_marks(layout: Layout, parse: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
+    shards = layout.committed()
+    for shard, data in zip(shards, read_many(map(layout.mark, shards)), strict=True):
+        try:
+            yield shard, parse(data)
+        except ValueError as error:
+            raise FlowprepError(
+                f"{layout.mark(shard)}: {error}", "delete it, and the shard is made again"
+            ) from error
 
 
 def load_classes(layout: Layout) -> list[str]:

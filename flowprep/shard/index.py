@@ -77,7 +77,11 @@ def _encoder(depth: int) -> json.JSONEncoder:
 
 def load_mark(path: Place) -> Mark:
     """A commit mark. Raises ValueError unless it is exactly what `Mark.to_json` writes."""
-    data = path.read_bytes()
+    return parse_mark(path.read_bytes())
+
+
+def parse_mark(data: bytes) -> Mark:
+    """The same, of what the file holds."""
     try:
         values = json.loads(data)
         values["samples"] = [typed(SampleRow, row) for row in values["samples"]]
@@ -93,14 +97,14 @@ def load_mark(path: Place) -> Mark:
     return mark
 
 
-def load_failed(path: Place) -> list[Failure]:
+def parse_failed(data: bytes) -> list[Failure]:
     """The failures of a commit mark, which begins with them; its samples are not looked at.
 
     Raises ValueError where that is not how it begins.
     """
     head = '{\n "failures": '
     try:
-        text = path.read_bytes().decode()
+        text = data.decode()
         if not text.startswith(head):
             raise ValueError("it begins otherwise")
         rows, _ = json.JSONDecoder().raw_decode(text, len(head))

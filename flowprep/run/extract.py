@@ -133,7 +133,8 @@ def _save_plan(layout: Layout, work: Work) -> None:
         planned = plan_bytes(work.plan)
         write_whole(layout.plan, planned, layout.scratch)
         if work.is_settled:
-            write_whole(layout.settled, settled_bytes(listed, planned), layout.scratch)
+            settled = settled_bytes(listed, planned, work.settings)
+            write_whole(layout.settled, settled, layout.scratch)
 
 
 def check_space(request: Request, layout: Layout, work: Work) -> None:

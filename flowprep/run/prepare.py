@@ -108,7 +108,7 @@ def prepare(
     wanted = replace(source, videos=kept_videos(source.videos, removed))
     if n_out := len({v.path for v in source.videos if removed.has_part(v.path)}):
         display.note(f"{n_out} videos of the source were removed, or clips of them, and stay out")
-    settled = load_settled(layout)
+    settled = load_settled(layout, settings)
     cached = _cached(layout, settled)
     videos = _probed(request, layout, display, workplace, wanted, removed, cached, dry)
     source, wanted = replace(source, videos=[]), replace(wanted, videos=[])

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from flowprep import __version__
+from flowprep.config import Settings
 from flowprep.errors import FlowprepError
 from flowprep.records import Failure
 from flowprep.shard.index import Mark, canonical, parse_failed, parse_mark
@@ -55,16 +57,25 @@ def load_classes(layout: Layout) -> list[str]:
     return layout.classes.read_text(encoding="utf-8").splitlines()
 
 
-def settled_bytes(listed: bytes, planned: bytes) -> bytes:
+def settled_bytes(listed: bytes, planned: bytes, settings: Settings) -> bytes:
     """settled.json, of the bytes of a manifest and of the plan that has exactly its clips."""
-    parts = {"manifest": listed, "plan": planned}
-    return canonical({name: hashlib.sha256(data).hexdigest() for name, data in parts.items()})
+    return canonical({"manifest": _sha256(listed), **_told(_sha256(planned), settings)})
 
 
-def load_settled(layout: Layout) -> str:
+def load_settled(layout: Layout, settings: Settings) -> str:
     """The hash of the manifest whose clips are those of the plan exactly, "" if none is known."""
     try:
         told = json.loads(layout.settled.read_bytes())
-        return str(told["manifest"]) if told["plan"] == sha256_file(layout.plan) else ""
-    except (OSError, ValueError, TypeError, KeyError):
+        listed = str(told.pop("manifest"))
+        return listed if told == _told(sha256_file(layout.plan), settings) else ""
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return ""
+
+
+def _told(plan_sha256: str, settings: Settings) -> dict[str, str]:
+    """The plan, and what cuts videos into clips."""
+    return {"plan": plan_sha256, "settings": settings.fingerprint(), "flowprep": __version__}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -20,6 +20,7 @@ from flowprep.cli import (
     remove,
     report,
     show,
+    status,
     verify,
 )
 from flowprep.cli.group import Group
@@ -36,6 +37,7 @@ def main(debug: bool) -> None:
 
 for command in (
     extract.extract,
+    status.status,
     verify.verify,
     report.report,
     show.show,

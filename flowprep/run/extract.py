@@ -12,6 +12,7 @@ from pathlib import Path
 from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.records import Failure
+from flowprep.run.beating import telling_trouble
 from flowprep.run.estimate import planned_bytes
 from flowprep.run.held import held
 from flowprep.run.job import PlannedShard
@@ -68,7 +69,7 @@ def extract(request: Request, display: Display) -> Summary:
     """
     layout = dataset_layout(request.out)
     with (
-        held(layout, request.out) as check_held,
+        held(layout, request.out, request.command, display.warn) as check_held,
         open_workplace(request.resources, display) as workplace,
     ):
         return _extract(request, layout, display, workplace, check_held)
@@ -187,7 +188,8 @@ def run_jobs(
         check_held()
 
     with display.running(jobs), workplace.open_pool(work.settings, len(jobs)) as pool:
-        schedule = Schedule(jobs, pool, display.on_message, request.resources.clip_timeout_s)
+        hear = telling_trouble(display.on_message, display.warn)
+        schedule = Schedule(jobs, pool, hear, request.resources.clip_timeout_s)
         return schedule.run(check)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from flowprep.errors import FlowprepError
+from flowprep.run.beating import Warn, beating, to_stderr
 from flowprep.run.living import finish_pending
 from flowprep.shard.commit import finish_swap
 from flowprep.shard.index import Mark, load_dataset, load_mark
@@ -16,8 +17,11 @@ from flowprep.storage import Place, RemotePath, exclusive, folder_names, plain, 
 
 
 @contextmanager
-def held(layout: Layout, out: str) -> Iterator[Callable[[], None]]:
-    """The dataset is ours alone, and what a crash has left half done in it is ended.
+def held(
+    layout: Layout, out: str, command: str, warn: Warn = to_stderr
+) -> Iterator[Callable[[], None]]:
+    """The dataset is ours alone, and what a crash has left half done in it is ended. `command` is
+    what others are told of us; `warn` is told when that does not work.
 
     Gives what raises FlowprepError when another run has taken it over. Raises FlowprepError when
     another process has it.
@@ -32,7 +36,8 @@ def held(layout: Layout, out: str) -> Iterator[Callable[[], None]]:
             for interrupted in folder_names(layout.swap):
                 finish_swap(layout, interrupted)
             finish_pending(layout)
-            yield check
+            with beating(layout, command, warn):
+                yield check
         finally:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             with suppress(OSError):  # a shard is left in it
@@ -43,13 +48,13 @@ def held(layout: Layout, out: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def finished(out: str) -> Iterator[tuple[Layout, list[Mark]]]:
+def finished(out: str, command: str) -> Iterator[tuple[Layout, list[Mark]]]:
     """A finished dataset that is ours alone, and its commit marks.
 
     Raises FlowprepError when there is none, when it is not finished, or its tables are damaged.
     """
     layout = local_layout_of(out, "changed")
-    with held(layout, out):
+    with held(layout, out, command):
         try:
             marks = _vouched_marks(layout)
         except (ValueError, OSError) as error:

@@ -51,6 +51,12 @@ class Request:
     retry_failed: bool = False
     strict_versions: bool = False
 
+    @property
+    def command(self) -> str:
+        """As others are told who has the dataset."""
+        command = "import" if self.settings.style else "extract"
+        return f"{command} --retry-failed" if self.retry_failed else command
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:

@@ -62,7 +62,7 @@ def relabel(out: str, table: Path, *, with_cls: bool = False, classes: str = "")
     the table or the classes cannot be used, or --cls would leave samples without a label.
     """
     told, by, n_empty = _told(table)
-    with finished(out) as (layout, marks):
+    with finished(out, "relabel") as (layout, marks):
         rows, known = load_plan(layout.plan), load_classes(layout)
         labels = {r.key: told[getattr(r, by)] for r in rows if getattr(r, by) in told}
         _check_met(table, by, told, rows, labels)

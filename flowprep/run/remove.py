@@ -44,7 +44,7 @@ def remove(out: str, names: Iterable[str]) -> Taken:
     Raises FlowprepError, with nothing touched, when a name is not in the dataset.
     """
     wanted = _distinct(names)
-    with finished(out) as (layout, marks):
+    with finished(out, "remove") as (layout, marks):
         rows, removed = load_plan(layout.plan), load_removed(layout.removed)
         gone, records = _met(wanted, rows)
         before = [name for name in wanted if name not in records and _is_out(removed, name)]
@@ -73,7 +73,7 @@ def lift(out: str, names: Iterable[str]) -> int:
     Raises FlowprepError, with nothing touched, when a name was not removed.
     """
     wanted = _distinct(names)
-    with finished(out) as (layout, _):
+    with finished(out, "remove --lift") as (layout, _):
         removed = load_removed(layout.removed)
         if unknown := sorted(name for name in wanted if not _is_out(removed, name)):
             raise FlowprepError(

@@ -46,7 +46,7 @@ def repair(order: Order, display: Display) -> Repaired:
     else lies where a file must go, the videos are not where they were.
     """
     layout = local_layout_of(order.out, "mended")
-    with held(layout, order.out):
+    with held(layout, order.out, "verify --repair", display.warn):
         found = [f for f in order.check() if layout.out / f.file != layout.lock]
         order.show(found)
         told = Repaired(found=found)

@@ -25,6 +25,7 @@ class Progress:
     cpu_s: dict[str, float] = field(default_factory=dict)  # per stage
     wall_s: dict[str, float] = field(default_factory=dict)
     doing: tuple[str, ...] = ()  # keys of the clips that have begun and not ended
+    trouble: str = ""  # why the worker's heartbeat cannot be written
 
 
 Report = Callable[[Progress], None]

@@ -8,10 +8,12 @@ from functools import partial
 from flowprep.errors import DeviceLost, portable
 from flowprep.processes import EXIT_DEVICE_LOST, exit_at_once, watch_memory
 from flowprep.run.apart import apart
+from flowprep.run.beating import WorkerPulse
 from flowprep.run.job import ShardJob, run_shard
 from flowprep.run.making import Tools, make_tools
 from flowprep.run.pool import Done, Message, Refused, WorkerSpec
 from flowprep.run.reporting import Report
+from flowprep.shard.layout import Layout
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -22,11 +24,19 @@ class Worker:
     def __init__(self, number: int, spec: WorkerSpec) -> None:
         self.number, self.spec = number, spec
         self._tools: Tools | None = None
+        self._pulse: WorkerPulse | None = None
         for name in _THREAD_VARIABLES:
             os.environ[name] = str(spec.threads)
 
     def run(self, job: ShardJob, report: Report) -> Message:
         """Done, or Refused with what went wrong."""
+        pulse = self._pulse = self._pulse or WorkerPulse(Layout(job.out), self.number)
+        pulse.begin(job)
+        message = self._run(job, lambda progress: report(pulse.hear(progress)))
+        pulse.end()
+        return message
+
+    def _run(self, job: ShardJob, report: Report) -> Message:
         try:
             mark = run_shard(job, self._made_tools(), report, partial(apart, self.spec))
         except DeviceLost as error:  # the shard runs again in a new process

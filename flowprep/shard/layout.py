@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowprep.errors import FlowprepError
 from flowprep.storage import INTERNAL, Place, RemotePath, file_names, place_of, scratch_of
+
+HEARTBEAT = re.compile(r"run\.json|worker-[0-9]{1,9}\.json")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,15 @@ class Layout:
     @property
     def lock(self) -> Place:
         return self.internal / "lock"
+
+    @property
+    def heartbeats(self) -> Place:
+        """What a run and its workers say of themselves while it is on."""
+        return self.internal / "heartbeats"
+
+    @property
+    def run_beat(self) -> Place:
+        return self.heartbeats / "run.json"
 
     @property
     def config(self) -> Place:
@@ -108,6 +120,13 @@ class Layout:
 
     def idx(self, shard: str) -> Place:
         return self.marks / f"{shard}.idx"
+
+    def worker_beat(self, worker: int) -> Place:
+        return self.heartbeats / f"worker-{worker}.json"
+
+    def is_heartbeat(self, place: Place) -> bool:
+        """By its name."""
+        return place.parent == self.heartbeats and bool(HEARTBEAT.fullmatch(place.name))
 
     def committed(self) -> list[str]:
         """Names of the shards that have a commit mark, sorted."""

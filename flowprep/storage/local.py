@@ -80,6 +80,23 @@ def files_below(folder: Path, unread: list[OSError]) -> Iterator[Path]:
         yield from (Path(here) / name for name in names + links)
 
 
+def listed(folder: Path) -> dict[str, tuple[int, int]]:
+    """The plain files below a folder: relative path -> size in bytes, time of last change in ns.
+
+    What comes and goes meanwhile may be there or not. Raises OSError for what cannot be listed.
+    """
+    found, unread = {}, list[OSError]()
+    for path in files_below(folder, unread):
+        with contextlib.suppress(FileNotFoundError):
+            about = path.lstat()
+            if stat.S_ISREG(about.st_mode):
+                found[path.relative_to(folder).as_posix()] = (about.st_size, about.st_mtime_ns)
+    for error in unread:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+    return found
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in ns: of a file, or of a folder with its files.
 

@@ -9,7 +9,6 @@ import getpass
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -21,7 +20,6 @@ from typing import Any
 
 from flowprep.errors import FlowprepError
 from flowprep.run.job import ShardJob
-from flowprep.run.pool import Message
 from flowprep.run.reporting import Progress
 from flowprep.shard.heartbeat import RunBeat, WorkerBeat
 from flowprep.shard.layout import Layout
@@ -36,20 +34,18 @@ LEAVE_S = 10.0
 """A write that hangs is not waited for any longer."""
 N_DELETERS = 32
 
-Warn = Callable[[str], None]
-
-
-def to_stderr(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+Tell = Callable[[str], None]
 
 
 @contextmanager
-def beating(layout: Layout, command: str, warn: Warn) -> Iterator[None]:
-    """The dataset, which is held, tells of this process. What others left is removed, and at the
-    end what its workers leave.
+def beating(layout: Layout, command: str, tell: Tell) -> Iterator[None]:
+    """The dataset, which is held, tells of this process; `tell` hears why it does not. What others
+    left is removed, and at the end what its workers leave.
     """
     clear(layout)
-    pulse = _RunPulse(layout, command, warn)
+    with suppress(OSError):  # the first beat tells it
+        layout.heartbeats.mkdir()
+    pulse = _RunPulse(layout, command, tell)
     pulse.beat()
     thread = threading.Thread(target=pulse.beat_on, daemon=True)
     thread.start()
@@ -72,9 +68,8 @@ def clear(layout: Layout) -> None:
 
 
 class _RunPulse:
-    def __init__(self, layout: Layout, command: str, warn: Warn) -> None:
-        self._layout, self._command = layout, command
-        self._warn = once(warn)
+    def __init__(self, layout: Layout, command: str, tell: Tell) -> None:
+        self._layout, self._command, self._tell = layout, command, tell
         self._since_s, self._n_beats = time.monotonic(), 0
         self.ended = threading.Event()
 
@@ -93,7 +88,7 @@ class _RunPulse:
             user=_user(),
         )
         if trouble := _write(self._layout, self._layout.run_beat, beat.to_json()):
-            self._warn(trouble)
+            self._tell(trouble)
 
 
 class WorkerPulse:
@@ -173,7 +168,7 @@ class WorkerPulse:
         return now_s - began_s, self._all - before
 
 
-def once(warn: Warn) -> Warn:
+def once(warn: Tell) -> Tell:
     """Passes the first trouble with heartbeats on, as a warning."""
     was_told = threading.Event()
 
@@ -181,29 +176,16 @@ def once(warn: Warn) -> Warn:
         if not was_told.is_set():
             was_told.set()
             warn(
-                f"heartbeats cannot be written, so flowprep status may not know of this run or of "
+                "heartbeats cannot be written, so flowprep status may not know of this run or of "
                 f"its workers; it goes on: {trouble}"
             )
 
     return tell
 
 
-def telling_trouble(on_message: Callable[[Message], None], warn: Warn) -> Callable[[Message], None]:
-    """`on_message`, after which `warn` gets the first trouble that a worker's heartbeat has."""
-    tell = once(warn)
-
-    def hear(message: Message) -> None:
-        on_message(message)
-        if isinstance(message, Progress) and message.trouble:
-            tell(message.trouble)
-
-    return hear
-
-
 def _write(layout: Layout, place: Place, data: bytes) -> str:
     """Why that did not work, or ""."""
     try:
-        layout.heartbeats.mkdir(exist_ok=True)
         write_whole(place, data, layout.scratch)
     except Exception as error:  # noqa: BLE001 - nothing of this may end a run
         return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,14 @@ from pathlib import Path
 from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.records import Failure
-from flowprep.run.beating import telling_trouble
 from flowprep.run.estimate import planned_bytes
-from flowprep.run.held import held
+from flowprep.run.held import Hold, held
 from flowprep.run.job import PlannedShard
 from flowprep.run.jobs import planned_shards
+from flowprep.run.pool import Message
 from flowprep.run.prepare import Request, Work, config_toml, prepare
 from flowprep.run.progress import Display
+from flowprep.run.reporting import Progress
 from flowprep.run.runlog import logged
 from flowprep.run.schedule import Outcome, Schedule
 from flowprep.run.stored import load_marks, settled_bytes
@@ -69,10 +69,10 @@ def extract(request: Request, display: Display) -> Summary:
     """
     layout = dataset_layout(request.out)
     with (
-        held(layout, request.out, request.command, display.warn) as check_held,
+        held(layout, request.out, request.command, display.warn) as hold,
         open_workplace(request.resources, display) as workplace,
     ):
-        return _extract(request, layout, display, workplace, check_held)
+        return _extract(request, layout, display, workplace, hold)
 
 
 def dataset_layout(out: str) -> Layout:
@@ -95,7 +95,7 @@ def _extract(
     layout: Layout,
     display: Display,
     workplace: Workplace,
-    check_held: Callable[[], None],
+    hold: Hold,
 ) -> Summary:
     work = prepare(request, layout, display, workplace)
     check_space(request, layout, work)
@@ -105,7 +105,7 @@ def _extract(
         _save_plan(layout, work)
     if not jobs:
         display.note(f"nothing to make: all {len(work.committed)} shards are there")
-    make = partial(run_jobs, request, layout, work, jobs, display, workplace, check_held)
+    make = partial(run_jobs, request, layout, work, jobs, display, workplace, hold)
     outcome = logged(layout, request, work, display, make) if jobs else Outcome()
     return _finalise(layout, work, outcome)
 
@@ -178,17 +178,21 @@ def run_jobs(
     jobs: list[PlannedShard],
     display: Display,
     workplace: Workplace,
-    check_held: Callable[[], None] = lambda: None,
+    hold: Hold,
 ) -> Outcome:
     """Let the workers that are asked for make the shards."""
     watch = SpaceWatch(layout.out if isinstance(layout.out, Path) else layout.scratch)
 
     def check() -> None:
         watch.check()
-        check_held()
+        hold.check()
+
+    def hear(message: Message) -> None:
+        display.on_message(message)
+        if isinstance(message, Progress) and message.trouble:
+            hold.tell_trouble(message.trouble)
 
     with display.running(jobs), workplace.open_pool(work.settings, len(jobs)) as pool:
-        hear = telling_trouble(display.on_message, display.warn)
         schedule = Schedule(jobs, pool, hear, request.resources.clip_timeout_s)
         return schedule.run(check)
 

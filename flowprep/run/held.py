@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from flowprep.errors import FlowprepError
-from flowprep.run.beating import Warn, beating, to_stderr
+from flowprep.run.beating import Tell, beating, once
 from flowprep.run.living import finish_pending
 from flowprep.shard.commit import finish_swap
 from flowprep.shard.index import Mark, load_dataset, load_mark
@@ -16,15 +18,24 @@ from flowprep.shard.layout import Layout, local_layout_of
 from flowprep.storage import Place, RemotePath, exclusive, folder_names, plain, sha256_file
 
 
+@dataclass(frozen=True)
+class Hold:
+    """Of a dataset."""
+
+    check: Callable[[], None]  # raises FlowprepError when another run has taken it over
+    tell_trouble: Tell  # of heartbeats; the first is passed on
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
 @contextmanager
-def held(
-    layout: Layout, out: str, command: str, warn: Warn = to_stderr
-) -> Iterator[Callable[[], None]]:
+def held(layout: Layout, out: str, command: str, warn: Tell = _to_stderr) -> Iterator[Hold]:
     """The dataset is ours alone, and what a crash has left half done in it is ended. `command` is
     what others are told of us; `warn` is told when that does not work.
 
-    Gives what raises FlowprepError when another run has taken it over. Raises FlowprepError when
-    another process has it.
+    Raises FlowprepError when another process has it.
     """
     is_new = not layout.out.exists()
     _make_folders(layout, out)
@@ -32,12 +43,13 @@ def held(
         try:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             layout.scratch.mkdir(mode=0o700)
-            layout.swap.mkdir(exist_ok=True)
-            for interrupted in folder_names(layout.swap):
-                finish_swap(layout, interrupted)
-            finish_pending(layout)
-            with beating(layout, command, warn):
-                yield check
+            tell = once(warn)
+            with beating(layout, command, tell):
+                layout.swap.mkdir(exist_ok=True)
+                for interrupted in folder_names(layout.swap):
+                    finish_swap(layout, interrupted)
+                finish_pending(layout)
+                yield Hold(check, tell)
         finally:
             shutil.rmtree(layout.scratch, ignore_errors=True)
             with suppress(OSError):  # a shard is left in it

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from flowprep.shard.heartbeat import MOST_BYTES, Beat, RunBeat, WorkerBeat, parse_beat
@@ -54,9 +55,29 @@ class Presence:
     is_on: bool
     workers: list[Heard[WorkerBeat]]
 
+    @cached_property
+    def alive(self) -> list[Heard[WorkerBeat]]:
+        """The workers that are heard of, and whose shard no other has got since.
+
+        Only times of the storage are compared.
+        """
+        if self.run is None or not self.is_on:
+            return []
+        last = {w.beat.shard: w for w in sorted(self.workers, key=_took_s)}
+        return [
+            worker
+            for worker in self.workers
+            if worker.due_s >= self.run.written_s
+            and (not worker.beat.shard or worker is last[worker.beat.shard])
+        ]
+
     def is_lost(self, worker: Heard[WorkerBeat]) -> bool:
-        """Whether it is not heard of any more. Only times of the storage are compared."""
-        return not self.is_on or self.run is None or worker.due_s < self.run.written_s
+        return all(worker is not one for one in self.alive)
+
+
+def _took_s(worker: Heard[WorkerBeat]) -> float:
+    """When it got its shard."""
+    return worker.written_s - worker.beat.shard_s
 
 
 def look(layout: Layout, tell: Callable[[str], None]) -> Presence:

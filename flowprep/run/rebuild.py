@@ -11,6 +11,7 @@ from flowprep.manifest import Manifest
 from flowprep.records import Failure, Finding, Video
 from flowprep.run.executors import Resources
 from flowprep.run.extract import check_space, run_jobs
+from flowprep.run.held import Hold
 from flowprep.run.jobs import planned_shards
 from flowprep.run.machine import installed_versions
 from flowprep.run.prepare import Request, Work, compare_versions
@@ -204,7 +205,7 @@ def _unknown_and_gone(
     return left
 
 
-def rebuild(site: Site, work: Work, marks: Marks) -> Outcome:
+def rebuild(site: Site, work: Work, marks: Marks, hold: Hold) -> Outcome:
     """Make the shards, each with what stays of it."""
     request = Request(
         src=str(work.source.root),
@@ -215,17 +216,17 @@ def rebuild(site: Site, work: Work, marks: Marks) -> Outcome:
     with open_workplace(site.order.resources, site.display) as workplace:
         workplace.choose_engine(work.settings, work.source.root, site.layout)
         work = replace(work, versions=workplace.versions())
-        return _rebuild(site, request, work, marks, workplace)
+        return _rebuild(site, request, work, marks, workplace, hold)
 
 
 def _rebuild(
-    site: Site, request: Request, work: Work, marks: Marks, workplace: Workplace
+    site: Site, request: Request, work: Work, marks: Marks, workplace: Workplace, hold: Hold
 ) -> Outcome:
     compare_versions(site.known.versions, work.versions, request, site.display)
     check_space(request, site.layout, work)
     jobs = planned_shards(site.layout, work)
     site.layout.dataset.unlink(missing_ok=True)
-    outcome = run_jobs(request, site.layout, work, jobs, site.display, workplace)
+    outcome = run_jobs(request, site.layout, work, jobs, site.display, workplace, hold)
     done = {message.shard for message in outcome.done}
     for job in jobs:
         if job.shard in done:

@@ -14,7 +14,7 @@ from flowprep import manifest
 from flowprep.errors import FlowprepError
 from flowprep.manifest import Manifest
 from flowprep.records import Video
-from flowprep.run.held import held
+from flowprep.run.held import Hold, held
 from flowprep.run.kept import kept_clips
 from flowprep.run.machine import installed_versions
 from flowprep.run.probing import probe_all
@@ -46,17 +46,18 @@ def repair(order: Order, display: Display) -> Repaired:
     else lies where a file must go, the videos are not where they were.
     """
     layout = local_layout_of(order.out, "mended")
-    with held(layout, order.out, "verify --repair", display.warn):
+    with held(layout, order.out, "verify --repair", display.warn) as hold:
         found = [f for f in order.check() if layout.out / f.file != layout.lock]
         order.show(found)
         told = Repaired(found=found)
         if found:
             known = load_known(layout)
-            _repair(Site(order=order, layout=layout, known=known, display=display, told=told))
+            site = Site(order=order, layout=layout, known=known, display=display, told=told)
+            _repair(site, hold)
         return told
 
 
-def _repair(site: Site) -> None:
+def _repair(site: Site, hold: Hold) -> None:
     _refuse_obstacles(site)
     failed_before = _failures_before(site)
     marks = _marks(site)
@@ -65,7 +66,7 @@ def _repair(site: Site) -> None:
     keep = kept_samples(site, marks)
     outcome = Outcome()
     if keep and (work := work_of(site, source, marks, keep)).todo:
-        outcome = rebuild(site, work, marks)
+        outcome = rebuild(site, work, marks, hold)
     if outcome.interrupted:
         raise KeyboardInterrupt
     site.told.lost = outcome.lost

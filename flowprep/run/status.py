@@ -55,7 +55,7 @@ class Status:
     @property
     def workers(self) -> list[WorkerBeat]:
         """Those that are alive."""
-        return [w.beat for w in self.presence.workers if not self.presence.is_lost(w)]
+        return [worker.beat for worker in self.presence.alive]
 
     def rate(self, what: Literal["clips", "flows", "pairs"]) -> float:
         """So many a second, by all workers, over the last minutes of each."""
@@ -85,7 +85,7 @@ def status_of(out: str | Place, tell: Callable[[str], None]) -> Status:
     failed, n_unseen = (dataset["failures"], 0) if dataset else files.failed()
     signs_s = [ns / 1e9 for ns in files.marks.values()] + [w.written_s for w in presence.workers]
     signs_s += [presence.run.written_s] if presence.run else []
-    gaps = [] if presence.is_on else list(_gaps(dataset, plan, set(files.marks)))
+    gaps = [] if presence.is_on else list(_gaps(files, dataset, plan))
     return Status(
         out=str(out),
         presence=presence,
@@ -115,11 +115,12 @@ def _counts(plan: Plan, marked: set[str]) -> Counts:
     )
 
 
-def _gaps(dataset: dict[str, Any], plan: Plan | None, marked: set[str]) -> Iterator[str]:
+def _gaps(files: Survey, dataset: dict[str, Any], plan: Plan | None) -> Iterator[str]:
     """What does not fit together, when nobody is at work."""
+    marked = set(files.marks)
     if lost := sorted(set(dataset.get("shards", ())) - marked):
         yield f"{len(lost)} commit marks are missing, that of {lost[0]} for one"
-    if plan is None and marked:
+    if marked and not files.has("plan.parquet"):
         yield f"there are {len(marked)} commit marks and no plan"
-    elif plan is not None and (strange := sorted(marked - set(plan.shards))):
+    if plan is not None and (strange := sorted(marked - set(plan.shards))):
         yield f"{len(strange)} commit marks are of no planned shard, {strange[0]} for one"

@@ -50,10 +50,10 @@ def _is_held(objects: dict[str, bytes]) -> bool:
 
 
 def test_a_run_into_a_bucket(s3: Any, held: Any) -> None:
-    for _ in range(300):
+    for _ in range(100):
         if _is_held(s3.objects("data", "held/")):
             break
-        time.sleep(0.1)
+        time.sleep(0.5)
     done = s3.flowprep("status", "s3://data/held", "--json")
     told = json.loads(done.stdout)
     assert (done.returncode, told["state"]) == (0, "running"), done.stderr

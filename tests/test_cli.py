@@ -42,6 +42,7 @@ FLAGS = {
     ),
     "export": "--bound --help --image --keys --out --prune --split --style --to",
     "import": "--help",
+    "status": "--help --json",
     "report": "--help --key --out --samples --seed",
     "show": "--help --max-px --out",
     "relabel": "--classes --cls --help",

@@ -46,6 +46,11 @@ class Heard(Generic[B]):
     def began_s(self) -> float:
         return self.written_s - self.beat.age_s
 
+    @property
+    def held_s(self) -> float:
+        """For so long now."""
+        return self.beat.age_s + self.age_s
+
 
 @dataclass(frozen=True)
 class Presence:
@@ -63,7 +68,7 @@ class Presence:
         """
         if self.run is None or not self.is_on:
             return []
-        last = {w.beat.shard: w for w in sorted(self.workers, key=_took_s)}
+        last = {w.beat.shard: w for w in sorted(self.workers, key=took_s)}
         return [
             worker
             for worker in self.workers
@@ -75,7 +80,7 @@ class Presence:
         return all(worker is not one for one in self.alive)
 
 
-def _took_s(worker: Heard[WorkerBeat]) -> float:
+def took_s(worker: Heard[WorkerBeat]) -> float:
     """When it got its shard."""
     return worker.written_s - worker.beat.shard_s
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flowprep.run.presence import Presence, look
+from flowprep.run.presence import Presence, look, took_s
 from flowprep.run.survey import Survey
 from flowprep.shard.heartbeat import WorkerBeat
 from flowprep.shard.layout import layout_of
@@ -43,6 +43,7 @@ class Status:
     shards_unseen: int  # but for so many of them
     last_sign_s: float | None  # of life; since 1970, by the clock of the storage
     problems: list[str]
+    in_work: list[WorkerBeat]  # those of workers whose shard has no mark since they took it
 
     @property
     def state(self) -> State:
@@ -97,7 +98,15 @@ def status_of(out: str | Place, tell: Callable[[str], None]) -> Status:
         shards_unseen=n_unseen,
         last_sign_s=max(signs_s, default=None),
         problems=files.problems + gaps,
+        in_work=list(_in_work(presence, files.marks)),
     )
+
+
+def _in_work(presence: Presence, marks: dict[str, int]) -> Iterator[WorkerBeat]:
+    """A retry has a mark from the beginning; a heartbeat may be older than the end of a shard."""
+    for worker in presence.alive:
+        if worker.beat.shard and marks.get(worker.beat.shard, 0) / 1e9 < took_s(worker):
+            yield worker.beat
 
 
 def _counts(plan: Plan, marked: set[str]) -> Counts:

@@ -33,7 +33,7 @@ def status_as_dict(status: Status) -> dict[str, Any]:
         "shards": {
             "done": counts and counts.shards_done,
             "planned": counts and counts.shards,
-            "in_work": len({beat.shard for beat in status.workers if beat.shard}),
+            "in_work": len(status.in_work),
         },
         "clips": {
             "done": counts and counts.clips_done,
@@ -56,7 +56,7 @@ def status_as_dict(status: Status) -> dict[str, Any]:
 
 def status_lines(status: Status) -> Iterator[str]:
     """For people."""
-    yield f"{status.out}: {status.state}"
+    yield printable(f"{status.out}: {status.state}")
     yield from _run(status)
     yield from _counted(status, status.counts) if status.counts else _uncounted(status)
     if status.presence.is_on:
@@ -70,21 +70,22 @@ def status_lines(status: Status) -> Iterator[str]:
 def _run(status: Status) -> Iterator[str]:
     run = status.presence.run
     if run:
-        beat, held = run.beat, duration(run.beat.age_s)
+        is_on, beat = status.presence.is_on, run.beat
         who = f"flowprep {beat.command} of {beat.user} on {beat.host}, process {beat.pid}"
-        had = "for" if status.presence.is_on else "is gone; it had the dataset for"
-        yield printable(f"run        {who}, {had} {held} (since {_utc(run.began_s)})")
+        had_s = run.held_s if is_on else beat.age_s
+        had = f"{'for' if is_on else 'gone, it had the dataset for'} {duration(had_s)}"
+        yield printable(f"run        {who}, {had} (since {_utc(run.began_s)})")
     if status.state in ("interrupted", "damaged") and status.last_sign_s is not None:
         ago = duration(max(0.0, time.time() - status.last_sign_s))
         yield f"last sign  {ago} ago ({_utc(status.last_sign_s)})"
 
 
 def _counted(status: Status, counts: Counts) -> Iterator[str]:
-    busy = [beat for beat in status.workers if beat.shard]
-    more = f", {len(busy)} in work" if busy else ""
+    n_busy = len(status.in_work)
+    more = f", {n_busy:,} in work" if n_busy else ""
     yield f"shards     {counts.shards_done:,} of {counts.shards:,} done{more}"
-    n_ended = sum(beat.clips_ended for beat in busy)
-    more = f", {n_ended:,} more in shards that are in work" if busy else ""
+    n_ended = sum(b.clips_ended for b in status.in_work if b.shard in counts.pairs_todo)
+    more = f", {n_ended:,} more in shards that are in work" if n_ended else ""
     yield f"clips      {counts.clips_done:,} of {counts.clips:,} done{more}"
     unseen = f", not counting {status.shards_unseen:,} shards" if status.shards_unseen else ""
     yield f"failed     {status.failed:,} clips of these{unseen}"
@@ -100,7 +101,7 @@ def _rates(status: Status) -> Iterator[str]:
         yield "workers    none at work: the run begins or ends, or they begin"
         return
     clips, flows = status.rate("clips"), status.rate("flows")
-    yield f"rate       {clips:.2f} clips/s, {flows:.1f} flows/s, over the last minutes"
+    yield f"rate       {clips:.2f} clips/s, {flows:.1f} flows/s, over the last ten minutes"
     if status.left_s is not None:
         yield f"time left  {duration(status.left_s)}"
 
@@ -109,7 +110,7 @@ def _workers(status: Status) -> Iterator[str]:
     all_of_them = status.presence.workers
     if all_of_them:
         hosts = {beat.host for beat in status.workers}
-        yield f"workers    {len(status.workers)} on {len(hosts)} machines"
+        yield f"workers    {len(status.workers)}, machines {len(hosts)}"
     for one in all_of_them[:SHOWN]:
         lost = status.presence.is_lost(one)
         told = f"not heard of for {duration(one.age_s)}" if lost else _on(one)

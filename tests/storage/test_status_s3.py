@@ -23,9 +23,9 @@ MOST_REQUESTS = 40
 def held(s3: Any, make_video: Callable[..., Path], tmp_path: Path) -> Iterator[Any]:
     """A run into s3://data/held that waits at one of its three videos."""
     for number, name in enumerate(["a.mp4", "b.mp4", "hold.mp4"]):
-        make_video(tmp_path / "src" / name, n_frames=5 + number)
+        make_video(tmp_path / "src" / name, n_frames=7 - number)
     places = ["--src", str(tmp_path / "src"), "--out", "s3://data/held"]
-    options = ["--executor", "local", "--workers", "2", "--engine", "constant", "--size", "32"]
+    options = ["--executor", "local", "--workers", "1", "--engine", "constant", "--size", "32"]
     process = subprocess.Popen(
         [sys.executable, "-m", "flowprep", "extract", *places, *options],
         env=os.environ | s3.env | {"PYTHONPATH": HELD_BACK, "GATE": str(tmp_path / "gate")},

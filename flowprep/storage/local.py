@@ -83,7 +83,8 @@ def files_below(folder: Path, unread: list[OSError]) -> Iterator[Path]:
 def listed(folder: Path) -> dict[str, tuple[int, int]]:
     """The plain files below a folder: relative path -> size in bytes, time of last change in ns.
 
-    What comes and goes meanwhile may be there or not. Raises OSError for what cannot be listed.
+    {} where there is no folder. What comes and goes meanwhile may be there or not. Raises OSError
+    for what cannot be listed.
     """
     found, unread = {}, list[OSError]()
     for path in files_below(folder, unread):
@@ -92,7 +93,7 @@ def listed(folder: Path) -> dict[str, tuple[int, int]]:
             if stat.S_ISREG(about.st_mode):
                 found[path.relative_to(folder).as_posix()] = (about.st_size, about.st_mtime_ns)
     for error in unread:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise error
     return found
 

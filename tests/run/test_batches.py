@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from flowprep.quantize import Quantizer, make_quantizer
 from flowprep.records import F32, U8, Clip, CodedFlow, FlowField, Frames
 from flowprep.run.encode import FlowStats
 from flowprep.run.executors import Resources, _specs
+from flowprep.run.job import ShardJob
 from flowprep.run.overlap import StageClock
 from flowprep.run.pool import WorkerSpec
 from flowprep.run.stages import Broken, Chunk, ClipTask, Event, flow_stage
@@ -232,7 +234,9 @@ def lose_the_device() -> None:
         raise DeviceLost("illegal address")
 
     worker._made_tools = lost  # type: ignore[method-assign]
-    worker.run(None, lambda _: None)  # type: ignore[arg-type]
+    places = {"root": Path("nowhere"), "out": Path("nowhere")}
+    job = ShardJob(shard="s", settings=Settings(), tasks=[], class_index={}, versions={}, **places)
+    worker.run(job, lambda _: None)
     os._exit(0)
 
 

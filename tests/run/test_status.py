@@ -339,7 +339,7 @@ def test_heartbeats_of_strangers(finished: Path, cli: Any) -> None:
 
 
 def test_heartbeats_that_cannot_be_written_cost_nothing(
-    src: Path, extracting: Any, gate: dict[str, str], tmp_path: Path
+    src: Path, extracting: Any, gate: dict[str, str], tmp_path: Path, cli: Any
 ) -> None:
     """A file lies where their folder would go."""
     out = tmp_path / "out"
@@ -354,6 +354,7 @@ def test_heartbeats_that_cannot_be_written_cost_nothing(
     assert process.returncode == 0, said
     assert said.count("heartbeats cannot be written") == 1
     assert [f.file for f in verify(out)] == ["_flowprep/heartbeats"]
+    assert _asked(cli, out, 0)["state"] == "finished"
 
 
 @pytest.mark.parametrize(("marked_ago_s", "n_in_work"), [(0, 0), (1000, 1)])

@@ -75,6 +75,8 @@ bench: .venv/installed ## the measured tables, under tests/bench/results/ (sampl
 	$(RUN)python tests/bench/flow_motion.py
 	$(RUN)python tests/bench/recompute_bars.py
 	$(RUN)python tests/bench/report.py
+	$(RUN)python tests/bench/scale.py
+	$(RUN)python tests/bench/scale_page.py
 
 clean: ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -16,6 +16,7 @@ from flowprep.config import Settings
 from flowprep.records import I64, Clip, Media, Video
 
 MAX_SLUG = 60
+UNFIT = re.compile(r"[^a-z0-9_]+")
 
 
 def clips_of(video: Video, settings: Settings) -> list[Clip]:
@@ -107,7 +108,7 @@ def key_of(path: str, number: int, start_s: float | None = None, end_s: float | 
     dot = name.rfind(".")
     stem = name[:dot] if dot > 0 else name
     ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9_]+", "-", ascii_stem)[:MAX_SLUG].strip("-") or "video"
+    slug = UNFIT.sub("-", ascii_stem)[:MAX_SLUG].strip("-") or "video"
     identity = path
     if start_s is not None or end_s is not None:
         identity += f"#{start_s}-{end_s}"

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any, overload
 
@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowprep.frametimes import pack, unpack
+from flowprep.collector import collector_off
+from flowprep.frametimes import StoredTimes, Times, pack, unpack
 from flowprep.records import I64, Media, Video
 from flowprep.storage import Place, join, stamp
 
@@ -53,47 +54,6 @@ OF_MEDIA = COLUMNS.names[len(OF_VIDEO) :]
 AT_A_TIME = 1024
 """Rows in a row group, and rows whose Python objects or unpacked frame times are held at a time."""
 
-Times = Sequence[bytes | None]
-"""The packed frame times of each video; None where probing found none."""
-
-
-class StoredTimes(Sequence[bytes | None]):
-    """Those of a parquet file, whose row groups are read when first asked for."""
-
-    def __init__(self, file: pq.ParquetFile) -> None:
-        self._file = file
-        sizes = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-        self._starts = np.array([0, *accumulate(sizes)])
-        self._read: dict[int, list[bytes | None]] = {}
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    @overload
-    def __getitem__(self, place: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[bytes | None]: ...
-    def __getitem__(self, place: int | slice) -> bytes | list[bytes | None] | None:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        group = int(np.searchsorted(self._starts, place, side="right")) - 1
-        if group not in self._read:
-            lists = self._file.read_row_group(group, columns=["pts"]).column(0)
-            self._read[group] = [_packed(one) for chunk in lists.chunks for one in _arrays(chunk)]
-        return self._read[group][place - int(self._starts[group])]
-
-
-def _arrays(lists: pa.ListArray) -> Iterator[I64 | None]:
-    """The arrays int64 [n_frames] of a list array, None for a null."""
-    values, offsets = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy()
-    for there, start, stop in zip(lists.is_valid(), offsets[:-1], offsets[1:], strict=True):
-        yield values[start:stop] if there.as_py() else None
-
-
-def _packed(pts: I64 | None) -> bytes | None:
-    return None if pts is None else pack(pts)
-
 
 class Manifest(Sequence[Video]):
     """Videos, each made when it is asked for. `stored` is the file they are as they were read."""
@@ -102,12 +62,13 @@ class Manifest(Sequence[Video]):
         self.columns, self.times, self.stored = columns, times, stored
 
     @classmethod
+    @collector_off()
     def of(cls, videos: Iterable[Video]) -> Manifest:
         """The videos, which are gone through once."""
         tables, times, some = [COLUMNS.empty_table()], list[bytes | None](), list[Video]()
         for video in videos:
             some.append(video)
-            times.append(_packed(video.media.pts if video.media else None))
+            times.append(pack(video.media.pts) if video.media else None)
             if len(some) == AT_A_TIME:
                 tables.append(_table(some))
                 some = []
@@ -153,7 +114,19 @@ class Manifest(Sequence[Video]):
         once: dict[Any, Any] = {}
         return [once.setdefault(value, value) for value in self.columns[name].to_pylist()]
 
-    @property
+    def alike(self, *names: str) -> tuple[I64, I64]:
+        """(first video of each kind, kind of each video): those of a kind have the same values in
+        these columns.
+        """
+        kinds = np.zeros(len(self), np.int64)
+        for name in names:
+            column = self.columns[name].combine_chunks().dictionary_encode("encode")
+            kinds = kinds * len(column.dictionary) + column.indices.to_numpy()
+            kinds = np.unique(kinds, return_inverse=True)[1]
+        _, firsts, kinds = np.unique(kinds, return_index=True, return_inverse=True)
+        return firsts, kinds
+
+    @cached_property
     def sha256(self) -> str:
         """Of the file that it was read from."""
         return hashlib.sha256(self.stored).hexdigest()
@@ -231,12 +204,15 @@ def current(video: Video, root: Place, probe: Callable[[Video], Video]) -> Video
 
 
 def _table(videos: list[Video]) -> pa.Table:
-    columns = {name: [getattr(video, name) for video in videos] for name in OF_VIDEO}
+    columns: dict[str, Any] = {name: [getattr(v, name) for v in videos] for name in OF_VIDEO}
     media = [video.media for video in videos]
     for name in OF_MEDIA:
+        if not any(media):
+            columns[name] = pa.nulls(len(media), COLUMNS.field(name).type)
+            continue
         columns[name] = [None if one is None else getattr(one, name) for one in media]
-    for name in ("sar", "time_base"):
-        columns[name] = [None if value is None else str(value) for value in columns[name]]
+        if name in ("sar", "time_base"):
+            columns[name] = [None if value is None else str(value) for value in columns[name]]
     return pa.table(columns, schema=COLUMNS)
 
 

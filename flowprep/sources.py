@@ -9,9 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import lt
 from pathlib import Path, PurePosixPath
+from sys import intern
 from typing import Any
 
+from flowprep.collector import collector_off
 from flowprep.errors import FlowprepError
 from flowprep.rawframes import parse_list
 from flowprep.records import SPLIT, Video
@@ -48,6 +51,7 @@ class Source:
         return bool(self.videos) and bool(self.videos[0].label)
 
 
+@collector_off()
 def read_source(place: str, labels: str = "auto", style: str = "") -> Source:
     """The videos at `place`, or with `style` the folders of images, without labels unless `labels`
     is auto.
@@ -119,10 +123,10 @@ def _checked(source: Source, place: str) -> Source:
             f"give a folder that holds videos ({', '.join(sorted(VIDEO_SUFFIXES))}), "
             f"or a list of them with a column {COLUMNS[0]}",
         )
-    for video in source.videos:
-        if video.label and (video.label.splitlines() != [video.label] or not _is_text(video.label)):
+    for label, path in {v.label: v.path for v in reversed(source.videos)}.items():
+        if label and (label.splitlines() != [label] or not _is_text(label)):
             raise FlowprepError(
-                f"the label {video.label!r} of {video.path!r} holds a line break or is not UTF-8",
+                f"the label {label!r} of {path!r} holds a line break or is not UTF-8",
                 "rename it, or pass --labels none",
             )
     unlabelled = [v.path for v in source.videos if not v.label]
@@ -132,7 +136,7 @@ def _checked(source: Source, place: str) -> Source:
             f"the first is {unlabelled[0]!r}",
             "label all of them, or pass --labels none",
         )
-    return replace(source, videos=sorted(_unique(source.videos), key=identity))
+    return replace(source, videos=_unique(source.videos))
 
 
 def identity(video: Video) -> tuple[str, float, float]:
@@ -142,18 +146,21 @@ def identity(video: Video) -> tuple[str, float, float]:
     return video.path, start, end
 
 
-def _unique(videos: Iterable[Video]) -> Iterator[Video]:
+def _unique(videos: Sequence[Video]) -> list[Video]:
+    """Each once, in the order of their identities."""
+    paths = [video.path for video in videos]
+    if all(map(lt, paths, paths[1:])):
+        return list(videos)
     seen: dict[tuple[str, float, float], Video] = {}
     for video in videos:
         first = seen.setdefault(identity(video), video)
-        if first is video:
-            yield video
-        elif (first.label, first.split) != (video.label, video.split):
+        if (first.label, first.split) != (video.label, video.split):
             raise FlowprepError(
                 f"{video.path!r} is listed twice, as {first.split}/{first.label or '-'} "
                 f"and as {video.split}/{video.label or '-'}",
                 "keep one of the rows",
             )
+    return [seen[one] for one in sorted(seen)]
 
 
 def _video(told: Stamps, path: str, **fields: Any) -> Video:
@@ -240,28 +247,28 @@ def _from_image_folders(root: Path, place: str, labelled: bool) -> Source:
 
 
 def _from_folder(root: Place, paths: list[str], labelled: bool) -> Source:
-    split_of = {p: p.split("/", 1)[0] for p in paths if p.split("/", 1)[0] in SPLITS and "/" in p}
-    has_splits = bool(paths) and len(split_of) == len(paths)
-    inner = {p: p.split("/", 1)[1] if has_splits else p for p in paths}
-    is_tree = bool(paths) and all(p.count("/") == 1 for p in inner.values())
+    has_splits = bool(paths) and all("/" in p and p.split("/", 1)[0] in SPLITS for p in paths)
+    inner = [p.split("/", 1)[1] for p in paths] if has_splits else paths
+    is_tree = bool(paths) and all(p.count("/") == 1 for p in inner)
     told = stamps(root)
     videos = [
         _video(
             told,
             p,
-            split=split_of[p] if has_splits else "train",
-            label=inner[p].split("/")[0] if is_tree else "",
+            split=intern(p.split("/", 1)[0]) if has_splits else "train",
+            label=intern(p_inner.split("/")[0]) if is_tree else "",
         )
-        for p in paths
+        for p, p_inner in zip(paths, inner, strict=True)
     ]
-    odd = _odd_one(inner) if labelled else ""
+    odd = _odd_one(paths, inner) if labelled else ""
     return Source(root, videos, list(_folder_notes(videos, has_splits, is_tree and labelled, odd)))
 
 
-def _odd_one(inner: dict[str, str]) -> str:
+def _odd_one(paths: list[str], inner: list[str]) -> str:
     """The first video that keeps a tree of folders from being classes; "" where there is none."""
-    deep = any("/" in path for path in inner.values())
-    return next((p for p, path in inner.items() if path.count("/") != 1), "") if deep else ""
+    if not any("/" in path for path in inner):
+        return ""
+    return next((p for p, q in zip(paths, inner, strict=True) if q.count("/") != 1), "")
 
 
 def _folder_notes(videos: list[Video], has_splits: bool, is_tree: bool, odd: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "flowprep"
 
 LEAVES = {
     *("errors", "records", "config", "storage", "quantize", "synth", "processes", "cell"),
-    *("rawframes", "frametimes"),
+    *("rawframes", "frametimes", "collector"),
 }
 STAGES = {"manifest", "sources", "labels", "clips", "decode", "flow", "codec", "shard"}
 COMPOSERS = {"run", "verify", "report", "export"}

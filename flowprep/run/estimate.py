@@ -96,15 +96,9 @@ def _todo(work: Work) -> tuple[I64, I64]:
     """Where the rows of clips to make are in the plan, and the pixels of a frame of each."""
     places = work.todo_places
     places = places[(work.plan.n_frames[places] > 1) & (work.video_places[places] >= 0)]
-    names = ("width", "height", "sar")
-    sizes = zip(*(work.videos.column(name) for name in names), strict=True)
-    known: dict[tuple[int, int, str], int] = {}
-    pixels = np.zeros(len(work.videos), np.int64)
-    for place, size in enumerate(sizes):
-        if size not in known:
-            known[size] = _pixels(work.videos[place].media, work.settings)
-        pixels[place] = known[size]
-    return places, pixels[work.video_places[places]]
+    firsts, kinds = work.videos.alike("width", "height", "sar")
+    pixels = np.array([_pixels(work.videos[i].media, work.settings) for i in firsts], np.int64)
+    return places, pixels[kinds[work.video_places[places]]]
 
 
 def _pixels(media: Media | None, settings: Settings) -> int:

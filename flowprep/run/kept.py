@@ -9,10 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from flowprep.clips import clips_of, equal_clips, key_of
+from flowprep.collector import collector_off
 from flowprep.config import Settings
 from flowprep.frametimes import unpack
 from flowprep.manifest import Manifest
 from flowprep.records import I64, Clip
+from flowprep.run.progress import Display
+from flowprep.shard.plan import PlanRow
 from flowprep.shard.removed import Removed
 
 
@@ -26,6 +29,7 @@ class PlannedClip(NamedTuple):
     n_frames: int
 
 
+@collector_off()
 def kept_clips(
     videos: Manifest, settings: Settings, removed: Removed
 ) -> tuple[Manifest, list[PlannedClip]]:
@@ -87,3 +91,35 @@ def _by_time_base(part: Manifest) -> dict[str, dict[int, I64]]:
         if packed and not reason and start_s is end_s is None and len(pts := unpack(packed)):
             alike.setdefault(time_base, {})[place] = pts
     return alike
+
+
+def are_planned(rows: list[PlanRow], said: dict[str, PlannedClip]) -> bool:
+    """Whether the rows are these clips, as they are."""
+    left = dict(said)
+    return len(rows) == len(left) and all(_is_of(row, left.pop(row.key, None)) for row in rows)
+
+
+def _is_of(row: PlanRow, clip: PlannedClip | None) -> bool:
+    return clip is not None and clip[1:] == (row.path, row.split, row.label, row.n_frames)
+
+
+def tell_settled(
+    rows: list[PlanRow], said: dict[str, PlannedClip], committed: set[str], display: Display
+) -> None:
+    """Finished clips stay as they are, whatever is said of them now."""
+    kept = [r for r in rows if r.key in said and _place(said[r.key]) != _place(r)]
+    gone = [row.path for row in rows if row.shard in committed and row.key not in said]
+    if gone:
+        display.note(
+            f"{len(gone)} finished clips are not in the source now and stay, {gone[0]} for one"
+        )
+    if kept:
+        was, now = (f"{one.split}/{one.label or '-'}" for one in (kept[0], said[kept[0].key]))
+        display.note(
+            f"{len(kept)} finished clips keep the label and split they were made with: "
+            f"{kept[0].path} is {was}, now it would be {now}"
+        )
+
+
+def _place(clip: PlannedClip | PlanRow) -> tuple[str, str]:
+    return clip.split, clip.label

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Protocol
 
+from flowprep.collector import collector_off
 from flowprep.config import Settings
 from flowprep.errors import FlowprepError
 from flowprep.shard.plan import PlanRow
@@ -31,6 +32,7 @@ class Planned(Protocol):
     def n_frames(self) -> int: ...
 
 
+@collector_off()
 def make_plan(
     clips: Sequence[Planned],
     settings: Settings,

@@ -20,7 +20,7 @@ from flowprep.manifest import Manifest
 from flowprep.quantize import make_quantizer
 from flowprep.records import I64, Failure, Video
 from flowprep.run.executors import Resources
-from flowprep.run.kept import PlannedClip, kept_clips
+from flowprep.run.kept import are_planned, kept_clips, tell_settled
 from flowprep.run.labelling import labelled
 from flowprep.run.members import check_members
 from flowprep.run.plan import class_list, make_plan
@@ -30,7 +30,7 @@ from flowprep.run.removed import kept_videos, known_removed
 from flowprep.run.stored import failed_clips, load_classes, load_settled, planned
 from flowprep.run.workplace import Workplace
 from flowprep.shard.layout import Layout
-from flowprep.shard.plan import Plan, PlanRow
+from flowprep.shard.plan import Plan
 from flowprep.shard.removed import Removed
 from flowprep.sources import Source, read_listed, read_source
 from flowprep.storage import Place, write_whole
@@ -112,7 +112,8 @@ def prepare(
     source, class_order = labelled(source, settings.labels, places, report, old, display)
     removed = known_removed(layout)
     wanted = replace(source, videos=kept_videos(source.videos, removed))
-    if n_out := len({v.path for v in source.videos if removed.has_part(v.path)}):
+    out = removed.records and {v.path for v in source.videos if removed.has_part(v.path)}
+    if n_out := len(out):
         display.note(f"{n_out} videos of the source were removed, or clips of them, and stay out")
     settled = load_settled(layout, settings)
     cached = _cached(layout, settled)
@@ -126,8 +127,9 @@ def prepare(
         keys = {failure.key for failures in failed.values() for failure in failures}
         videos, clips = kept_clips(videos, settings, removed)
         rows = make_plan(clips, settings, old, committed, keys)
-        _tell_settled(rows, clips, committed, display)
-        plan, is_settled = Plan.of(rows), _are_of(rows, clips)
+        said = {clip.key: clip for clip in clips}
+        tell_settled(rows, said, committed, display)
+        plan, is_settled = Plan.of(rows), are_planned(rows, said)
     again = {shard: _others(plan, shard, failed[shard]) for shard in failed}
     work = Work(
         source=source,
@@ -149,12 +151,6 @@ def prepare(
     return work
 
 
-def _are_of(rows: list[PlanRow], clips: list[PlannedClip]) -> bool:
-    """Whether the rows are these clips, as they are."""
-    planned = {PlannedClip(r.key, r.path, r.split, r.label, r.n_frames) for r in rows}
-    return len(rows) == len(clips) and planned == set(clips)
-
-
 def _others(plan: Plan, shard: str, failed: list[Failure]) -> frozenset[str]:
     """Keys of the samples of a shard, in which these clips failed."""
     keys = plan.table["key"].take(plan.places(shard)).to_pylist()
@@ -166,26 +162,6 @@ def _to_make(work: Work) -> pa.Table:
     rows = work.plan.table.take(work.todo_places)
     kept = pa.array([key for keys in work.again.values() for key in keys], pa.string())
     return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=kept)))
-
-
-def _tell_settled(
-    rows: list[PlanRow], clips: list[PlannedClip], committed: set[str], display: Display
-) -> None:
-    """Finished clips stay as they are, whatever is said of them now."""
-    said = {clip.key: (clip.split, clip.label) for clip in clips}
-    kept = [r for r in rows if r.key in said and said[r.key] != (r.split, r.label)]
-    gone = [row.path for row in rows if row.shard in committed and row.key not in said]
-    if gone:
-        display.note(
-            f"{len(gone)} finished clips are not in the source now and stay, {gone[0]} for one"
-        )
-    if kept:
-        both = [(kept[0].split, kept[0].label), said[kept[0].key]]
-        was, now = (f"{split}/{label or '-'}" for split, label in both)
-        display.note(
-            f"{len(kept)} finished clips keep the label and split they were made with: "
-            f"{kept[0].path} is {was}, now it would be {now}"
-        )
 
 
 def _source(request: Request) -> Source:

@@ -38,4 +38,6 @@ def _check_vouched(layout: Layout) -> None:
 
 def kept_videos(videos: Iterable[Video], removed: Removed) -> list[Video]:
     """Those that were not removed as a whole: nobody needs to open the others."""
+    if not removed.records:
+        return list(videos)
     return [video for video in videos if not removed.has_path(video.path)]

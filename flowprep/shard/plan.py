@@ -111,13 +111,11 @@ def read_plan(path: Place) -> Plan:
 
 
 def _are_ours(plan: Plan) -> bool:
-    patterns = {"shard": SHARD, "key": KEY, "split": SPLIT}
+    names = {SHARD: pa.array(plan.shards), KEY: plan.table["key"]}
+    names[SPLIT] = plan.table["split"].unique()
     return all(
-        pc.all(
-            pc.match_substring_regex(plan.table[name].unique(), rf"\A(?:{pattern.pattern})\z"),
-            min_count=0,
-        ).as_py()
-        for name, pattern in patterns.items()
+        pc.all(pc.match_substring_regex(some, rf"\A(?:{kind.pattern})\z"), min_count=0).as_py()
+        for kind, some in names.items()
     )
 
 

@@ -10,7 +10,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flowprep.errors import FlowprepError
 from flowprep.storage.names import IMAGE_SUFFIXES, INTERNAL, VIDEO_SUFFIXES
@@ -22,18 +22,17 @@ def list_videos(root: Path) -> list[str]:
     Links to folders are followed once each, so that a link to a parent does not loop. Raises
     OSError for a folder that cannot be read: its videos would be missing without a word.
     """
-    return sorted(
-        (folder / name).relative_to(root).as_posix()
-        for folder, _, names in _walk(root)
-        for name in names
-        if is_video(name)
-    )
+    found: list[str] = []
+    for folder, _, names in _walk(root):
+        below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        found += [below + name for name in names if is_video(name)]
+    return sorted(found)
 
 
 def is_video(path: str) -> bool:
     """Whether a relative path is that of a video, by its name, and nothing in it is hidden."""
-    hidden = any(part.startswith(".") for part in path.split("/"))
-    return not hidden and PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+    hidden = path.startswith(".") or "/." in path
+    return not hidden and path[path.rfind(".") :].lower() in VIDEO_SUFFIXES
 
 
 def list_image_folders(root: Path) -> list[str]:
@@ -98,12 +97,12 @@ def listed(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def stamp(path: str | Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in ns: of a file, or of a folder with its files.
 
     Raises OSError.
     """
-    about = path.stat()
+    about = os.stat(path)
     if not stat.S_ISDIR(about.st_mode):
         return about.st_size, about.st_mtime_ns
     inside = [entry.stat() for entry in os.scandir(path) if entry.is_file()]

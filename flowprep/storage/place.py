@@ -112,7 +112,7 @@ def stamps(root: Place) -> Stamps:
     Of objects they are known from one listing of all. Raises OSError where there is none.
     """
     if not isinstance(root, RemotePath):
-        return lambda path: local.stamp(root / path)
+        return lambda path: local.stamp(path if path.startswith("/") else f"{root}/{path}")
     listed = root.tree()
 
     def told(path: str) -> tuple[int, int]:

@@ -85,6 +85,16 @@ def test_the_same_videos_give_the_same_bytes() -> None:
     assert manifest.to_bytes(many) == manifest.to_bytes([replace(v) for v in many])
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(videos(), max_size=3), st.data())
+def test_videos_of_a_kind_are_those_of_equal_values(few: list[Video], data: st.DataObject) -> None:
+    many = data.draw(st.lists(st.sampled_from(few), max_size=12)) if few else []
+    firsts, kinds = Manifest.of(many).alike("label", "width", "sar")
+    values = [(v.label, v.media and v.media.width, v.media and v.media.sar) for v in many]
+    assert [values[firsts[kind]] for kind in kinds] == values
+    assert len(firsts) == len(set(values))
+
+
 def test_there_is_nothing_in_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     assert len(manifest.load(tmp_path / "manifest.parquet")) == 0
 

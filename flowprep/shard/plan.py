@@ -111,7 +111,7 @@ def read_plan(path: Place) -> Plan:
 
 
 def _are_ours(plan: Plan) -> bool:
-    names = {SHARD: pa.array(plan.shards), KEY: plan.table["key"]}
+    names = {SHARD: pa.array(plan.shards, pa.string()), KEY: plan.table["key"]}
     names[SPLIT] = plan.table["split"].unique()
     return all(
         pc.all(pc.match_substring_regex(some, rf"\A(?:{kind.pattern})\z"), min_count=0).as_py()

@@ -76,8 +76,8 @@ class StoreError(FlowprepError):
     """Object storage as a whole does not serve: its credentials, bucket, rights or room."""
 
 
-class StoreDown(OSError):
-    """Object storage did not answer, for longer than one waits."""
+class StoreDown(StoreError):
+    """Object storage did not answer, for longer than one waits. Later it may."""
 
 
 class ClipError(Exception):
@@ -116,5 +116,5 @@ def portable(error: Exception) -> Exception:
     if isinstance(error, FlowprepError):
         return error
     if isinstance(error, OSError):
-        return OSError(error.errno, error.strerror or str(error))
+        return OSError(error.errno, error.strerror or str(error), error.filename)
     return RuntimeError("".join(traceback.format_exception(error)).rstrip())

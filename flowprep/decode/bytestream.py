@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from flowprep.errors import ClipError, StoreDown, StoreError
+from flowprep.errors import ClipError, StoreError
 from flowprep.storage import RemotePath, place_of
 
 
@@ -55,8 +55,6 @@ class ByteStream:
 def _open_object(place: RemotePath) -> IO[bytes]:
     try:
         file = place.open("rb")
-    except StoreDown:
-        raise
     except FileNotFoundError as error:
         raise ClipError("missing", f"{place}: {error.strerror}") from error
     except OSError as error:
@@ -93,7 +91,7 @@ def open_bytes(path: str) -> Iterator[ByteStream]:
         except ClipError:
             if source.error is None:
                 raise
-        if isinstance(source.error, StoreError | StoreDown):
+        if isinstance(source.error, StoreError):
             raise source.error
         if source.error is not None:
             raise ClipError("unreadable", f"{path}: {source.error}") from source.error

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from flowprep.run.executors import Berth
 from flowprep.run.nodes import Node
-from flowprep.run.pool import Died, Done, Message, Pool, Probed, Ready, Refused
+from flowprep.run.pool import Died, Done, Message, Pool, Probed, Ready, Refused, is_put_off
 from flowprep.run.roster import Roster
 
 LOOK_EVERY_S = 10.0
@@ -108,7 +108,7 @@ class Crew:
             self._ready.discard(worker)
         elif isinstance(message, Ready):
             self._ready.add(worker)
-        elif isinstance(message, Done | Refused | Probed):
+        elif isinstance(message, Done | Refused | Probed) and not is_put_off(message):
             self._n_left -= 1
 
     def _tell_if_idle(self) -> None:

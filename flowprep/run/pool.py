@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from flowprep.config import Settings
+from flowprep.errors import StoreDown
 from flowprep.processes import machine_bytes
 from flowprep.records import Failure, Video
 from flowprep.run.reporting import Progress
@@ -63,6 +64,13 @@ class Probed:
 
 
 Message = Ready | Done | Died | Refused | Probed | Progress
+
+
+def is_put_off(message: Message) -> bool:
+    """Whether the same job may do better later: storage was down for the worker."""
+    return isinstance(message, Refused) and isinstance(message.error, StoreDown)
+
+
 Job = TypeVar("Job", contravariant=True)
 
 

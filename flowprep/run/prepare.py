@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from flowprep import manifest
 from flowprep.codec.base import CODECS, Kind
 from flowprep.config import Settings, dump_toml, load_toml, settings_from
-from flowprep.errors import FlowprepError
+from flowprep.errors import FlowprepError, StoreError
 from flowprep.manifest import Manifest
 from flowprep.quantize import make_quantizer
 from flowprep.records import I64, Failure, Video
@@ -271,6 +271,8 @@ def _cached(layout: Layout, settled: str) -> Manifest:
     """What was found before. Damaged parquet raises anything; the files are probed again then."""
     try:
         return manifest.load(layout.manifest, settled)
+    except StoreError:
+        raise
     except Exception:  # noqa: BLE001
         return Manifest.of([])
 

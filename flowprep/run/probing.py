@@ -15,7 +15,7 @@ from typing import Any
 
 from flowprep.cell import Cell, Death
 from flowprep.decode.base import get_decoder
-from flowprep.errors import ClipError, FlowprepError
+from flowprep.errors import ClipError, FlowprepError, StoreError
 from flowprep.processes import (
     end_with_parent,
     kill_pool,
@@ -32,6 +32,8 @@ from flowprep.run.pool import (
     Message,
     Pool,
     Probed,
+    Refused,
+    is_put_off,
 )
 from flowprep.storage import Place, join
 
@@ -134,7 +136,10 @@ class _Apart:
         self._cell = Cell(_serve, (root, limits.memory_limit_bytes, reader), limits.stall_s)
 
     def probe(self, video: Video) -> Video:
-        answer: Video | Death = self._cell.ask(video)
+        """Raises StoreError, which is not about the video."""
+        answer: Video | Death | StoreError = self._cell.ask(video)
+        if isinstance(answer, StoreError):
+            raise answer
         if isinstance(answer, Death):
             return replace(video, reason=answer.reason, message=answer.message)
         return answer
@@ -151,7 +156,10 @@ def _serve(root: Place, memory_bytes: int, reader: Reader, pipe: Connection) -> 
         while True:
             video: Video = pipe.recv()
             pipe.send(None)  # it has begun
-            pipe.send(probe_one(root, video, reader))
+            try:
+                pipe.send(probe_one(root, video, reader))
+            except StoreError as error:
+                pipe.send(error)
 
 
 class Prober:
@@ -161,7 +169,11 @@ class Prober:
         self._number, self._apart = number, _Apart(root, limits, reader)
 
     def run(self, videos: list[Video], report: object) -> Message:
-        return Probed(worker=self._number, videos=[self._apart.probe(v) for v in videos])
+        """Probed, or Refused when storage does not serve."""
+        try:
+            return Probed(worker=self._number, videos=[self._apart.probe(v) for v in videos])
+        except StoreError as error:
+            return Refused(worker=self._number, error=error)
 
 
 def batches(videos: list[Video]) -> list[list[Video]]:
@@ -188,6 +200,12 @@ def probe_by(pool: Pool[list[Video]], videos: list[Video]) -> Iterator[Video]:
                 n_deaths += not message.with_node
                 waiting.extendleft([busy.pop(worker)] if worker in busy else [])
                 idle = deque(other for other in idle if other != worker)
+            elif isinstance(message, Refused):
+                n_deaths += 1
+                if n_deaths == MAX_DEATHS or not is_put_off(message):
+                    raise message.error
+                waiting.append(busy.pop(worker))
+                idle.append(worker)
             else:
                 n_deaths, manned_s = 0, time.monotonic()
                 yield from message.videos if isinstance(message, Probed) else []

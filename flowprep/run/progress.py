@@ -13,10 +13,11 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flowprep.errors import FlowprepError
 from flowprep.labels.report import JoinReport
 from flowprep.records import Video
 from flowprep.run.job import PlannedShard
-from flowprep.run.pool import Died, Done, Message, Ready, Refused
+from flowprep.run.pool import Died, Done, Message, Ready, Refused, is_put_off
 from flowprep.run.reporting import Progress as JobProgress
 
 T = TypeVar("T")
@@ -182,7 +183,10 @@ def problem(message: Died | Refused) -> str:
     if isinstance(message, Died):
         where = f" on {', '.join(message.paths)}" if message.paths else ""
         return f"worker {message.worker} died{where}: {message.detail}; its shard is tried again"
-    return f"worker {message.worker}: {str(message.error).splitlines()[-1]}"
+    error = message.error
+    told = error.message if isinstance(error, FlowprepError) else str(error).splitlines()[-1]
+    later = "; its shard is tried again" if is_put_off(message) else ""
+    return f"worker {message.worker}: {told}{later}"
 
 
 class TextDisplay:

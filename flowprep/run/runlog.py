@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from flowprep.errors import StoreError
 from flowprep.run.prepare import Request, Work
 from flowprep.run.progress import Display
 from flowprep.run.schedule import Outcome
 from flowprep.shard.layout import Layout
 from flowprep.shard.runs import Run, append_run
+from flowprep.storage import briefly
 
 
 def logged(
@@ -27,9 +29,11 @@ def logged(
         raise
     finally:
         try:
-            append_run(layout.runs, _line(started, ended, request, work, display))
-        except OSError as error:
-            display.note(f"this run is not in {layout.runs.name}: {error.strerror or error}")
+            with briefly():
+                append_run(layout.runs, _line(started, ended, request, work, display))
+        except (OSError, StoreError) as error:
+            why = error.message if isinstance(error, StoreError) else error.strerror or error
+            display.note(f"this run is not in {layout.runs.name}: {why}")
 
 
 def _line(started: datetime, ended: str, request: Request, work: Work, display: Display) -> Run:

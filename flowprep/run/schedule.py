@@ -22,9 +22,12 @@ from flowprep.run.pool import (
     Pool,
     Ready,
     Refused,
+    is_put_off,
 )
 from flowprep.run.reporting import Progress
 
+MAX_DOWN = 5
+"""So often a worker, or a shard, finds storage down before the run ends, each time for minutes."""
 DEATHS_TO_DOUBT_ALL = 3
 """From then on every clip of the shard is made apart, not only those that a worker died on."""
 
@@ -73,6 +76,7 @@ class Schedule:
         self._suspects: dict[str, frozenset[str]] = {}  # of a shard that a worker died on
         self._idle, self._running = list[int](), dict[int, Running]()
         self._deaths: Counter[str] = Counter()
+        self._downs: Counter[str] = Counter()
         self._deaths_at_start = 0
         self._last_busy_s = time.monotonic()
         self.outcome = Outcome()
@@ -140,6 +144,9 @@ class Schedule:
         shard = running.job.shard
         if isinstance(message, Done):
             self.outcome.done.append(message)
+            self._downs.clear()
+        elif isinstance(message, Refused) and is_put_off(message):
+            self._later(running.planned, message.error)
         elif isinstance(message, Refused):
             self.outcome.lost[shard] = _refused(message.error)
         else:
@@ -150,6 +157,18 @@ class Schedule:
             else:
                 self._suspects[shard] = self._doubted(running)
                 insort(self._waiting, running.planned, key=_longest_first)
+
+    def _later(self, planned: PlannedShard, error: Exception) -> None:
+        """Storage was down for a worker: its shard comes once more, after all others.
+
+        Raises the error when storage has been down too often since a shard was made.
+        """
+        self._downs[planned.shard] += 1
+        n_workers = len(self._running) + len(self._idle)
+        often = self._downs.total() >= MAX_DOWN * n_workers
+        if often or self._downs[planned.shard] == MAX_DOWN:
+            raise error
+        self._waiting.append(planned)
 
     def _doubted(self, running: Running) -> frozenset[str]:
         """Keys of the clips to be made apart: those that its worker was on, or all."""

@@ -16,7 +16,7 @@ from flowprep.config import Settings
 from flowprep.decode.base import Decoder, Limits, flow_of_source
 from flowprep.decode.geometry import resize, target_size, to_gray
 from flowprep.decode.opening import check_size
-from flowprep.errors import ClipError, DeviceLost, Reason, StoreDown, StoreError, reason_of
+from flowprep.errors import ClipError, DeviceLost, Reason, StoreError, reason_of
 from flowprep.flow.base import Engine
 from flowprep.flow.distinct import compute_to_store, identical_pairs
 from flowprep.quantize import Quantizer, make_quantizer
@@ -74,7 +74,7 @@ def decode_stage(
                 raise ClipError(task.clip.reason, task.clip.message)  # type: ignore[arg-type]
             check_unchanged(join(root, task.clip.path), task)
             yield from _clip_chunks(task, task.media, root, settings, decoder, clock)
-        except (StoreError, StoreDown):  # of every clip, not of this one
+        except StoreError:  # of every clip, not of this one
             raise
         except ClipError as error:
             stage = "probe" if task.clip.reason else "decode"
@@ -89,8 +89,6 @@ def check_unchanged(path: Place, task: ClipTask) -> None:
     """Raise ClipError unless the file has the size and time it was probed with."""
     try:
         found = stamp(path)
-    except StoreDown:
-        raise
     except OSError as error:
         raise ClipError("missing", f"gone since it was probed: {error.strerror}") from error
     if found != (task.size_bytes, task.mtime_ns):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from flowprep import __version__
 from flowprep.config import Settings
-from flowprep.errors import FlowprepError
+from flowprep.errors import FlowprepError, StoreError
 from flowprep.records import Failure
 from flowprep.shard.index import Mark, canonical, parse_failed, parse_mark
 from flowprep.shard.layout import Layout
@@ -23,6 +23,8 @@ def planned(layout: Layout) -> Plan:
     """The plan, empty before there is one. Raises FlowprepError when it is damaged."""
     try:
         return read_plan(layout.plan)
+    except StoreError:
+        raise
     except Exception as error:  # damaged parquet raises anything
         raise FlowprepError(
             f"{layout.plan} is damaged: {error}", "put a copy of it back, or use another --out"

@@ -35,6 +35,7 @@ from flowprep.storage.place import (
     write_whole,
 )
 from flowprep.storage.remote import RemotePath
+from flowprep.storage.trouble import briefly
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -42,6 +43,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "Place",
     "RemotePath",
+    "briefly",
     "exclusive",
     "exists",
     "file_names",

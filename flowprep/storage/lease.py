@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flowprep.errors import FlowprepError, StoreDown
+from flowprep.errors import FlowprepError
 from flowprep.storage.remote import RemotePath
+from flowprep.storage.trouble import briefly
 
 RENEW_S = 15.0
 DEAD_S = 60.0
@@ -113,7 +114,7 @@ class _Lease:
             )
 
     def drop(self) -> None:
-        with suppress(OSError, FlowprepError, StoreDown):
+        with suppress(OSError, FlowprepError), briefly():
             if self._is_mine():
                 self._lock.unlink(missing_ok=True)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 from flowprep.errors import FlowprepError, StoreDown, StoreError
@@ -13,6 +15,7 @@ from flowprep.errors import FlowprepError, StoreDown, StoreError
 T = TypeVar("T")
 PATIENCE_S = 180.0
 """So long an operation is tried again before the storage counts as down."""
+BRIEF_S = 10.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0
 
 Verdict = Literal["again", "object", "store", "bug"]
@@ -25,8 +28,8 @@ NO_BUCKET = frozenset(
 )  # fmt: skip
 FULL = frozenset(
     {
-        "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull", "InsufficientStorage",
-        "507",
+        "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull",
+        "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507",
     }
 )  # fmt: skip
 NOT_LET_IN = frozenset(
@@ -41,9 +44,34 @@ NOT_LET_IN = frozenset(
 OF_THE_STORE = NO_BUCKET | FULL | NOT_LET_IN
 """Codes and names of errors that every further object would meet as well."""
 PASSING_STATUS = frozenset({408, 425, 429})
+NOT_OFFERED = 501
+PASSING = frozenset(
+    {
+        "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch",
+        "XAmzContentChecksumMismatch", "InvalidPart", "NoSuchUpload", "OperationAborted",
+        "ConditionalRequestConflict", "SlowDown", "Throttling", "ThrottlingException",
+        "RequestThrottled", "RequestLimitExceeded", "BandwidthLimitExceeded",
+    }
+)  # fmt: skip
+"""Codes of errors that may pass although their status says that the question was wrong: bytes that
+were lost or changed on the way, and too many questions.
+"""
 ABOUT_ONE = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError)
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 BUGS = (ImportError, ValueError, TypeError, NotImplementedError, LookupError, AttributeError)
+
+
+_patience_s: ContextVar[float | None] = ContextVar("patience_s", default=None)
+
+
+@contextmanager
+def briefly() -> Iterator[None]:
+    """What is done in here is not worth waiting for."""
+    before = _patience_s.set(min(BRIEF_S, PATIENCE_S))
+    try:
+        yield
+    finally:
+        _patience_s.reset(before)
 
 
 def attempt(operation: Callable[[], T], url: str) -> T:
@@ -52,7 +80,7 @@ def attempt(operation: Callable[[], T], url: str) -> T:
     Raises OSError when it is about this object, StoreError when it is about the storage as a whole,
     StoreDown when it did not answer in time.
     """
-    started, wait_s = time.monotonic(), FIRST_WAIT_S
+    started, wait_s, patience_s = time.monotonic(), FIRST_WAIT_S, _patience_s.get() or PATIENCE_S
     while True:
         try:
             return operation()
@@ -66,9 +94,10 @@ def attempt(operation: Callable[[], T], url: str) -> T:
                 raise about_object(error, url) from error
             if verdict == "store":
                 raise store_error(error, url) from error
-            if time.monotonic() - started > PATIENCE_S:
+            if time.monotonic() - started > patience_s:
                 raise StoreDown(
-                    errno.ETIMEDOUT, f"no success for {PATIENCE_S:g} s: {reason(error)}", url
+                    f"{url}: no success for {patience_s:g} s: {reason(error)}",
+                    "see that the storage can be reached from here, and run the same command again",
                 ) from error
         time.sleep(wait_s * random.uniform(0.5, 1.5))
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
@@ -79,14 +108,15 @@ def judge(error: BaseException) -> Verdict:
     codes = {code for one in _chain(error) for code in _codes(one)}
     if codes & OF_THE_STORE or getattr(error, "errno", None) in NO_ROOM:
         return "store"
+    if codes & PASSING:
+        return "again"
     if isinstance(error, ABOUT_ONE):
         return "object"
     if isinstance(error, BUGS) and not codes:
         return "bug"
     statuses = {int(code) for code in codes if code.isdigit()}
-    if any(400 <= status < 500 and status not in PASSING_STATUS for status in statuses):
-        return "object"
-    return "again"
+    wrong = {s for s in statuses if 400 <= s < 500 or s == NOT_OFFERED} - PASSING_STATUS
+    return "object" if wrong else "again"
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowprep.config import load_toml, settings_from
+from flowprep.errors import StoreError
 from flowprep.records import Finding
 from flowprep.shard.index import Mark, dali_idx, load_dataset, load_index, load_mark
 from flowprep.shard.layout import Layout
@@ -109,6 +110,8 @@ def _check_index(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     """Name the samples that the index has wrong; those of damaged marks cannot be told."""
     try:
         wrong = _wrong_rows(load_index(plain(layout.index)), marks)
+    except StoreError:
+        raise
     except Exception:  # noqa: BLE001 - damaged parquet raises anything; the finding is made already
         return
     name = shown(layout, layout.index)
@@ -173,6 +176,8 @@ def _check_plan(layout: Layout, marks: list[Mark]) -> Iterator[Finding]:
     try:
         rows: list[PlanRow] = load_plan(plain(layout.plan))
         settings = settings_from(load_toml(plain(layout.config))["settings"], layout.config.name)
+    except StoreError:
+        raise
     except Exception:  # noqa: BLE001 - damaged files raise anything; they have a finding already
         return
     planned: dict[str, set[str]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from flowprep import manifest
 from flowprep.clips import clip_key
 from flowprep.config import Settings, load_toml, settings_from
-from flowprep.errors import FlowprepError
+from flowprep.errors import FlowprepError, StoreError
 from flowprep.flow.base import Engine, get_engine
 from flowprep.manifest import Manifest
 from flowprep.records import Video
@@ -77,6 +77,8 @@ def _bench(layout: Layout, src: str) -> tuple[Bench, Manifest]:
         table = load_toml(plain(layout.config))
         settings, recorded = settings_from(table["settings"], ""), str(table["source"]["root"])
         videos = manifest.load(plain(layout.manifest))
+    except StoreError:
+        raise
     except Exception as error:
         raise FlowprepError(
             f"{layout.internal}: the settings or the manifest are damaged: {error}",

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from flowprep.config import Settings
-from flowprep.errors import FlowprepError
+from flowprep.errors import FlowprepError, StoreDown
 from flowprep.records import Clip
 from flowprep.run import extract, schedule
 from flowprep.run.job import PlannedShard, ShardJob
 from flowprep.run.pool import Died, Done, Message, Ready, Refused
+from flowprep.run.progress import problem
 from flowprep.run.reporting import Progress
-from flowprep.run.schedule import MAX_DEATHS, Outcome, Schedule
+from flowprep.run.schedule import MAX_DEATHS, MAX_DOWN, Outcome, Schedule
 from flowprep.run.stages import ClipTask
 
 HERE = "this machine"
@@ -266,6 +267,36 @@ def test_an_exception_costs_its_shard_and_a_full_disk_ends_the_run() -> None:
     with pytest.raises(FlowprepError, match="cannot write the shards: No space left") as raised:
         run(Script(1, x=[full], y=["done"]), job("x"), job("y"))
     assert "goes on where it stopped" in raised.value.hint
+
+
+DOWN = StoreDown("s3://b/k: no success for 180 s: SlowDown", "see that it can be reached")
+
+
+def test_a_shard_for_whose_worker_storage_was_down_comes_again_after_all_others() -> None:
+    pool = Script(1, x=[DOWN, "done"], y=["done"], z=["done"])
+    outcome, heard = run(pool, job("x", 9), job("y"), job("z"))
+    assert [asked.shard for _, asked in pool.submitted] == ["x", "y", "z", "x"]
+    assert (len(outcome.done), outcome.lost) == (3, {})
+    told = [problem(message) for message in heard if isinstance(message, Refused)]
+    assert told == [f"worker 0: {DOWN.message}; its shard is tried again"]
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_storage_that_stays_down_ends_the_run_before_every_shard_was_tried(n_workers: int) -> None:
+    shards = [f"s{number}" for number in range(100)]
+    pool = Script(n_workers, **{shard: [DOWN] * 9 for shard in shards})
+    with pytest.raises(StoreDown, match="no success for 180 s"):
+        run(pool, *map(job, shards))
+    assert len(pool.submitted) <= (MAX_DOWN + 1) * n_workers
+
+
+def test_one_object_that_never_works_keeps_no_other_from_being_made() -> None:
+    pool = Script(2, bad=[DOWN] * 9, **{f"s{number}": ["done"] for number in range(20)})
+    with pytest.raises(StoreDown):
+        run(pool, job("bad", 9), *(job(f"s{number}") for number in range(20)))
+    tried = [asked.shard for _, asked in pool.submitted]
+    assert {shard for shard in tried if shard != "bad"} == {f"s{number}" for number in range(20)}
+    assert tried.count("bad") <= MAX_DOWN + 1
 
 
 def test_a_job_is_built_when_a_worker_takes_it_and_is_not_kept() -> None:

@@ -21,7 +21,7 @@ from flowprep.shard.index import Mark, dali_idx, load_mark
 from flowprep.shard.layout import Layout
 from flowprep.shard.schema import SampleInfo, SampleRow
 from flowprep.shard.writer import Placed, ShardWriter
-from flowprep.storage import Place, scratch_folder, sha256_file
+from flowprep.storage import Place, scratch_folder, sha256_file, sweep_scratch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ def run_shard(job: ShardJob, tools: Tools, report: Report, isolate: Isolate = no
     clock = StageClock()
     reporter = Reporter(job.shard, clock, report)
     finish_swap(layout, job.shard)  # of a worker that was killed in it
+    if layout.is_remote:
+        sweep_scratch()
     with scratch_folder(layout.scratch, job.shard) as scratch:
         maker = Maker(job=job, tools=tools, scratch=scratch, clock=clock, reporter=reporter)
         tar = scratch / "shard.tar"

@@ -3,8 +3,6 @@
 from flowprep.storage.local import (
     free_bytes,
     list_image_folders,
-    scratch_folder,
-    scratch_of,
 )
 from flowprep.storage.names import IMAGE_SUFFIXES, INTERNAL, VIDEO_SUFFIXES
 from flowprep.storage.place import (
@@ -35,6 +33,7 @@ from flowprep.storage.place import (
     write_whole,
 )
 from flowprep.storage.remote import RemotePath
+from flowprep.storage.scratch import scratch_folder, scratch_of, sweep_scratch
 from flowprep.storage.trouble import briefly
 
 __all__ = [
@@ -71,5 +70,6 @@ __all__ = [
     "stamp",
     "stamps",
     "stamps_of",
+    "sweep_scratch",
     "write_whole",
 ]

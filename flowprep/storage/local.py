@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,26 +151,6 @@ def write_whole(path: Path, data: bytes, scratch: Path) -> None:
         publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder of one's own below `parent`, gone afterwards."""
-    folder = parent / f"{name}.{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def scratch_of(url: str) -> Path:
-    """Where this user's unfinished files for a place in object storage lie on this machine: below
-    $FLOWPREP_SCRATCH, or the system's folder for temporary files.
-    """
-    parent = os.environ.get("FLOWPREP_SCRATCH") or tempfile.gettempdir()
-    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-    return Path(parent) / f"flowprep-{os.getuid()}-{digest}"
 
 
 def free_bytes(folder: Path) -> int:

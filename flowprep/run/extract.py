@@ -28,6 +28,7 @@ from flowprep.shard.layout import Layout
 from flowprep.shard.plan import plan_bytes
 from flowprep.shard.removed import Removed, removed_bytes
 from flowprep.storage import (
+    Place,
     RemotePath,
     file_names,
     folder_names,
@@ -78,7 +79,7 @@ def extract(request: Request, display: Display) -> Summary:
 def dataset_layout(out: str) -> Layout:
     """Where the dataset goes. Raises FlowprepError when something else lies there."""
     layout = Layout(place_of(out, "--out").resolve())
-    if not layout.internal.is_dir() and (file_names(layout.out) or folder_names(layout.out)):
+    if not layout.internal.is_dir() and _holds_anything(layout.out):
         raise FlowprepError(
             f"--out {out} holds other files", "give a new or empty folder, or a dataset of flowprep"
         )
@@ -88,6 +89,12 @@ def dataset_layout(out: str) -> Layout:
     if not nearest.is_dir():
         raise FlowprepError(f"--out {out}: {nearest} is a file", "give a folder")
     return layout
+
+
+def _holds_anything(out: Place) -> bool:
+    if isinstance(out, RemotePath):
+        return out.is_dir()
+    return bool(file_names(out) or folder_names(out))
 
 
 def _extract(
@@ -100,14 +107,15 @@ def _extract(
     work = prepare(request, layout, display, workplace)
     check_space(request, layout, work)
     jobs = planned_shards(layout, work)
-    if jobs or not _is_finished(layout) or not work.videos.stored:
+    is_finished = not jobs and bool(work.videos.stored) and _is_finished(layout)
+    if not is_finished:
         layout.dataset.unlink(missing_ok=True)
         _save_plan(layout, work)
     if not jobs:
         display.note(f"nothing to make: all {len(work.committed)} shards are there")
     make = partial(run_jobs, request, layout, work, jobs, display, workplace, hold)
     outcome = logged(layout, request, work, display, make) if jobs else Outcome()
-    return _finalise(layout, work, outcome)
+    return _finalise(layout, work, outcome, is_finished)
 
 
 def _is_finished(layout: Layout) -> bool:
@@ -197,10 +205,10 @@ def run_jobs(
         return schedule.run(check)
 
 
-def _finalise(layout: Layout, work: Work, outcome: Outcome) -> Summary:
+def _finalise(layout: Layout, work: Work, outcome: Outcome, is_finished: bool) -> Summary:
     """Index and failure list of what is committed; dataset.json when nothing is missing."""
     found = gather(load_marks(layout))
-    if not _is_finished(layout):
+    if not is_finished:
         write_whole(layout.index, found.index, layout.scratch)
         write_whole(layout.failures, found.failures, layout.scratch)
         if not outcome.lost and not outcome.interrupted:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from flowprep.errors import FlowprepError
 from flowprep.run.beating import Tell, beating, once
 from flowprep.run.living import finish_pending
-from flowprep.shard.commit import finish_swap
+from flowprep.shard.commit import finish_swaps
 from flowprep.shard.index import Mark, load_dataset, load_mark
 from flowprep.shard.layout import Layout, local_layout_of
-from flowprep.storage import Place, RemotePath, exclusive, folder_names, plain, sha256_file
+from flowprep.storage import Place, RemotePath, exclusive, plain, sha256_file
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def held(layout: Layout, out: str, command: str, warn: Tell = _to_stderr) -> Ite
 
     Raises FlowprepError when another process has it.
     """
-    is_new = not layout.out.exists()
+    is_new = not layout.is_remote and not layout.out.exists()
     _make_folders(layout, out)
     with exclusive(layout.lock, out, "command") as check:
         try:
@@ -45,9 +45,10 @@ def held(layout: Layout, out: str, command: str, warn: Tell = _to_stderr) -> Ite
             layout.scratch.mkdir(mode=0o700)
             tell = once(warn)
             with beating(layout, command, tell):
+                if isinstance(layout.out, RemotePath):
+                    layout.out.drop_unfinished()
                 layout.swap.mkdir(exist_ok=True)
-                for interrupted in folder_names(layout.swap):
-                    finish_swap(layout, interrupted)
+                finish_swaps(layout)
                 finish_pending(layout)
                 yield Hold(check, tell)
         finally:

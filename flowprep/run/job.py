@@ -87,7 +87,7 @@ def run_shard(job: ShardJob, tools: Tools, report: Report, isolate: Isolate = no
                 reporter.end(result.key, clips=1, failures=int(isinstance(result, Failure)))
         with clock.stage("tar"):
             mark = _mark(job, tar, results)
-            commit(layout, mark, tar, scratch)
+            commit(layout, mark, tar, scratch, reporter.add)
     reporter.flush()
     return mark
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from flowprep.shard.schema import typed
-from flowprep.storage import Place, RemotePath, oddity
+from flowprep.storage import Place, RemotePath, oddity, read_if_there
 
 READ_BYTES = 1 << 20
 """So much of the file's end is read, a thousand runs or more."""
@@ -40,13 +40,12 @@ def append_run(path: Place, run: Run) -> None:
 
     Raises OSError where that does not work, or something else than a file is there.
     """
-    if (odd := oddity(path)) not in ("", "is missing"):
-        raise OSError(f"{path.name} {odd}")
     line = json.dumps(asdict(run), sort_keys=True, ensure_ascii=False).encode() + b"\n"
     if isinstance(path, RemotePath):
-        before = path.read_bytes() if path.is_file() else b""
-        path.write_bytes(before + line)
+        path.write_bytes((read_if_there(path) or b"") + line)
         return
+    if (odd := oddity(path)) not in ("", "is missing"):
+        raise OSError(f"{path.name} {odd}")
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, 2)

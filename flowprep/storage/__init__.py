@@ -1,12 +1,10 @@
 """The one door to files, of this machine and of object storage."""
 
-from flowprep.storage.local import (
-    free_bytes,
-    list_image_folders,
-)
+from flowprep.storage.local import free_bytes, list_image_folders
 from flowprep.storage.names import IMAGE_SUFFIXES, INTERNAL, VIDEO_SUFFIXES
 from flowprep.storage.place import (
     Place,
+    each,
     exclusive,
     exists,
     file_names,
@@ -22,6 +20,7 @@ from flowprep.storage.place import (
     place_of,
     plain,
     publish,
+    read_if_there,
     read_many,
     read_text,
     relative,
@@ -43,6 +42,7 @@ __all__ = [
     "Place",
     "RemotePath",
     "briefly",
+    "each",
     "exclusive",
     "exists",
     "file_names",
@@ -60,6 +60,7 @@ __all__ = [
     "place_of",
     "plain",
     "publish",
+    "read_if_there",
     "read_many",
     "read_text",
     "relative",

@@ -63,8 +63,11 @@ class _Blocks:
     def __init__(self, fetch: Fetch, size_bytes: int) -> None:
         from fsspec.caching import BackgroundBlockCache
 
+        def within(start: int, stop: int) -> bytes:
+            return fetch(start, min(stop, size_bytes))
+
         self._lock = threading.Lock()
-        self._cache = BackgroundBlockCache(BLOCK_BYTES, fetch, size_bytes, MAX_BLOCKS)
+        self._cache = BackgroundBlockCache(BLOCK_BYTES, within, size_bytes, MAX_BLOCKS)
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes from `start` on, up to `stop` or the end of a block."""

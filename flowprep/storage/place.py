@@ -18,6 +18,7 @@ from flowprep.storage.lease import leased
 from flowprep.storage.remote import RemotePath
 
 Place = Path | RemotePath
+T = TypeVar("T")
 P = TypeVar("P", Path, RemotePath, Path | RemotePath)
 Stamps = Callable[[str], tuple[int, int]]
 PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
@@ -80,15 +81,28 @@ def listed(folder: Place) -> dict[str, tuple[int, int]]:
     return local.listed(folder)
 
 
-def read_many(places: Iterable[Place]) -> Iterator[bytes]:
-    """What each file holds, in order; objects are read many at a time."""
+def each(load: Callable[[Place], T], places: Iterable[Place]) -> Iterator[T]:
+    """What `load` makes of each file, in order; objects are loaded many at a time."""
     some = list(places)
     if not some or isinstance(some[0], Path):
-        yield from (place.read_bytes() for place in some)
+        yield from map(load, some)
         return
     with ThreadPoolExecutor(N_READERS) as pool:
         for start in range(0, len(some), 8 * N_READERS):
-            yield from pool.map(lambda p: p.read_bytes(), some[start : start + 8 * N_READERS])
+            yield from pool.map(load, some[start : start + 8 * N_READERS])
+
+
+def read_many(places: Iterable[Place]) -> Iterator[bytes]:
+    """What each file holds, in order; objects are read many at a time."""
+    return each(lambda place: place.read_bytes(), places)
+
+
+def read_if_there(place: Place) -> bytes | None:
+    """What a file holds, None where there is none. Raises OSError."""
+    try:
+        return place.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def list_videos(root: Place) -> list[str]:
@@ -199,10 +213,13 @@ def read_text(place: Place) -> str:
         ) from error
 
 
-def publish(temporary: Path, final: Place) -> None:
-    """Let `final` hold, whole or not at all, what `temporary` does, which may be gone then."""
+def publish(temporary: Path, final: Place, alive: Callable[[], None] = lambda: None) -> None:
+    """Let `final` hold, whole or not at all, what `temporary` does, which may be gone then.
+
+    `alive` is called now and then while that takes long.
+    """
     if isinstance(final, RemotePath):
-        final.upload(temporary)
+        final.upload(temporary, alive)
     else:
         local.publish(temporary, final)
 

@@ -8,20 +8,22 @@ may pass (see trouble.attempt for what is raised when it does not).
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
 import posixpath
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
+from flowprep.storage import sending
 from flowprep.storage.blocks import ObjectFile
+from flowprep.storage.memo import Recent
 from flowprep.storage.systems import About, about_of, file_system
 from flowprep.storage.trouble import attempt, refused_write
 
-PART_BYTES = 50 << 20
-"""s3fs uploads larger objects in such parts, and their ETag is made of the parts' hashes."""
+_infos: Recent[dict[str, Any]] = Recent(256)
+_trees: Recent[dict[str, About]] = Recent(1)
 
 
 @dataclass(frozen=True, order=True)
@@ -87,11 +89,22 @@ class RemotePath:
         return str(self.fs._strip_protocol(self.url))
 
     def about(self) -> About:
-        """Size and time of the object. Raises FileNotFoundError where none is, OSError."""
-        info = attempt(self._info, self.url)
+        """Size and time of the object now. Raises FileNotFoundError where none is, OSError."""
+        return self._about(self._asked())
+
+    def _about(self, info: dict[str, Any]) -> About:
         if info["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, "no such object", self.url)
         return about_of(info)
+
+    def _asked(self) -> dict[str, Any]:
+        info = attempt(self._info, self.url)
+        _infos.keep(self.url, info)
+        return info
+
+    def _told(self) -> dict[str, Any]:
+        """What was told of it a moment ago, or is now."""
+        return _infos.get(self.url) or self._asked()
 
     def _info(self) -> dict[str, Any]:
         try:
@@ -105,7 +118,7 @@ class RemotePath:
 
     def _kind(self) -> str:
         try:
-            return str(attempt(self._info, self.url)["type"])
+            return str(self._told()["type"])
         except FileNotFoundError:
             return ""
 
@@ -125,9 +138,13 @@ class RemotePath:
 
         A request for each 1000 objects.
         """
+        if (told := _trees.get(self.url)) is not None:
+            return told
         listed = attempt(lambda: self._listed(deep=True), self.url)
         found = {name: about_of(info) for name, info in listed if info["type"] == "file"}
-        return dict(sorted(found.items()))
+        found = dict(sorted(found.items()))
+        _trees.keep(self.url, found)
+        return found
 
     def names(self, kind: Literal["file", "directory"]) -> list[str]:
         """What lies directly in a folder, sorted; [] where there is none."""
@@ -155,13 +172,20 @@ class RemotePath:
         return self.read_bytes().decode(encoding)
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """Bytes start..stop-1."""
-        return bytes(attempt(lambda: self.fs.cat_file(self.key, start=start, end=stop), self.url))
+        """Bytes start..stop-1. Raises OSError where the object has not as many."""
+
+        def read() -> bytes:
+            data = bytes(self.fs.cat_file(self.key, start=start, end=stop))
+            if len(data) != stop - start:
+                raise OSError(errno.EIO, f"{len(data)} bytes came of {stop - start}")
+            return data
+
+        return attempt(read, self.url)
 
     def open(self, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
         """The object as a file that is read in blocks, the next one ahead of time."""
         assert mode == "rb", "objects are written whole"
-        about = self.about()
+        about = self._about(self._told())
         return cast(IO[bytes], ObjectFile(self.url, about, self.read_range))
 
     def write_bytes(self, data: bytes) -> None:
@@ -169,39 +193,20 @@ class RemotePath:
 
         Raises StoreError when nothing may be written there.
         """
+        self._write(lambda: sending.put(self.fs, self.key, data))
 
-        def put() -> None:
-            self.fs.pipe_file(self.key, data)
-            self._confirm(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest, data)
+    def upload(self, local: Path, alive: Callable[[], None] = lambda: None) -> None:
+        """Put a file there, as `write_bytes`; `alive` is called now and then meanwhile."""
+        self._write(lambda: sending.put_file(self.fs, self.key, local, alive))
 
-        self._write(put)
-
-    def upload(self, local: Path) -> None:
-        """Put a file there, as `write_bytes`."""
-
-        def put() -> None:
-            self.fs.put_file(str(local), self.key)
-            self._confirm(local.stat().st_size, lambda: etag_of(local), local)
-
-        self._write(put)
-
-    def _write(self, put: Any) -> None:
+    def _write(self, put: Callable[[], sending.T]) -> sending.T:
         try:
-            attempt(put, self.url)
+            return attempt(put, self.url)
         except PermissionError as error:
             raise refused_write(error, self.url) from error
-
-    def _confirm(self, size_bytes: int, etag: Any, source: bytes | Path) -> None:
-        """Raise OSError unless the store has what was sent: by its ETag, or read back."""
-        about = about_of(self.fs.info(self.key))
-        if about.size_bytes != size_bytes:
-            raise OSError(f"{self.url} has {about.size_bytes} bytes of {size_bytes} sent")
-        if about.etag == etag():
-            return
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        with self.open() as there, opened as sent:
-            if _sha256(there) != _sha256(sent):
-                raise OSError(f"{self.url} does not hold what was sent")
+        finally:
+            _infos.forget(self.url)
+            _trees.forget(self.url)
 
     def create(self, data: bytes) -> bool:
         """Put an object unless one is there; whether it was put. Not every store can promise it."""
@@ -213,10 +218,7 @@ class RemotePath:
                 return False
             return True
 
-        try:
-            return attempt(put, self.url)
-        except PermissionError as error:
-            raise refused_write(error, self.url) from error
+        return self._write(put)
 
     def unlink(self, missing_ok: bool = False) -> None:
         def remove() -> None:
@@ -230,32 +232,19 @@ class RemotePath:
 
     def replace(self, target: RemotePath) -> RemotePath:
         """Copy to `target`, inside the store, and delete this one."""
-        self._write(lambda: self.fs.cp_file(self.key, target.key))
+        target._write(lambda: self.fs.cp_file(self.key, target.key))
         self.unlink(missing_ok=True)
         return target
+
+    def drop_unfinished(self) -> None:
+        """End the uploads in parts to anywhere below that nobody will complete any more, where the
+        store lets one.
+        """
+        with suppress(OSError):
+            attempt(lambda: sending.drop_unfinished(self.fs, self.key), self.url)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: object storage has no folders."""
 
     def rmdir(self) -> None:
         """Nothing: a folder without objects is none."""
-
-
-def etag_of(path: Path) -> str:
-    """What S3 tells of a file that was put in one piece, or in parts of PART_BYTES."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size < 2 * PART_BYTES:
-            return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
-        parts = [
-            hashlib.md5(part, usedforsecurity=False).digest()
-            for part in iter(lambda: file.read(PART_BYTES), b"")
-        ]
-    return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-
-
-def _sha256(file: Any) -> bytes:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.digest()

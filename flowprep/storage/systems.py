@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 from flowprep.errors import FlowprepError
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
-        "config_kwargs": {
-            "connect_timeout": 10,
-            "read_timeout": 30,
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-        }
+S3_OPTIONS: dict[str, Any] = {
+    "config_kwargs": {
+        "connect_timeout": 10,
+        "read_timeout": 30,
+        "retries": {"total_max_attempts": 3, "mode": "standard"},
     },
+    "max_concurrency": 1,
 }
-"""Where the library's own patience would multiply with ours."""
+"""A part of an upload is tried thrice before all of it is; one part is held at a time. More than
+one would have the library ask for the size of each object that it reads.
+"""
+OPTIONS = {"s3": S3_OPTIONS, "s3a": S3_OPTIONS}
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
 
 
@@ -35,7 +37,10 @@ def _made(protocol: str, process: int) -> Any:
     from fsspec.config import conf
 
     options = {**OPTIONS.get(protocol, {}), **conf.get(protocol, {}), "use_listings_cache": False}
-    return fsspec.filesystem(protocol, **options)
+    made = fsspec.filesystem(protocol, **options)
+    if protocol in OPTIONS:
+        made.retries = 1  # times those above, times those of `attempt`
+    return made
 
 
 def file_system(url: str, process: int) -> Any:

@@ -17,6 +17,7 @@ from flowprep.shard.reader import damaged_samples
 from flowprep.shard.schema import SampleRow
 from flowprep.storage import (
     Place,
+    each,
     exists,
     files_below,
     oddity,
@@ -34,18 +35,20 @@ NAMED_ROWS = 100
 
 def load_marks(layout: Layout) -> tuple[list[Mark], list[Finding]]:
     """The commit marks, and a finding for each that does not read."""
-    marks, findings = [], []
-    for shard in layout.committed():
-        try:
-            mark = load_mark(plain(layout.mark(shard)))
-        except (ValueError, OSError) as error:
-            findings.append(_of_mark(layout, shard, str(error)))
-            continue
-        if mark.shard != shard:
-            findings.append(_of_mark(layout, shard, f"is the mark of {mark.shard}"))
-        else:
-            marks.append(mark)
-    return marks, findings
+    shards = layout.committed()
+    loaded = zip(shards, each(_loaded, map(layout.mark, shards)), strict=True)
+    found = [(shard, mark) for shard, mark in loaded]
+    marks = [mark for _, mark in found if isinstance(mark, Mark)]
+    return marks, [_of_mark(layout, shard, odd) for shard, odd in found if isinstance(odd, str)]
+
+
+def _loaded(place: Place) -> Mark | str:
+    """A mark, or what is wrong with it."""
+    try:
+        mark = load_mark(plain(place))
+    except (ValueError, OSError) as error:
+        return str(error)
+    return mark if mark.shard == place.stem else f"is the mark of {mark.shard}"
 
 
 def _of_mark(layout: Layout, shard: str, message: str) -> Finding:

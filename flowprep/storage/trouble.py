@@ -51,10 +51,12 @@ PASSING = frozenset(
         "XAmzContentChecksumMismatch", "InvalidPart", "NoSuchUpload", "OperationAborted",
         "ConditionalRequestConflict", "SlowDown", "Throttling", "ThrottlingException",
         "RequestThrottled", "RequestLimitExceeded", "BandwidthLimitExceeded",
+        "BadHttpMessage", "ClientPayloadError",
     }
 )  # fmt: skip
-"""Codes of errors that may pass although their status says that the question was wrong: bytes that
-were lost or changed on the way, and too many questions.
+"""Codes and names of errors that may pass although their status says that the question was wrong:
+bytes that were lost or changed on the way (aiohttp calls an answer that was cut off 400), and too
+many questions.
 """
 ABOUT_ONE = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError)
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -128,10 +130,11 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _codes(error: BaseException) -> set[str]:
-    """The name of the class, the code a store gave, and the HTTP status."""
+    """The names of its classes, the code a store gave, and the HTTP status."""
     response: Any = getattr(error, "response", None)
     status = getattr(error, "status", None) or getattr(error, "code", None)
-    told: list[Any] = [type(error).__name__, status, getattr(response, "status_code", None)]
+    told: list[Any] = [status, getattr(response, "status_code", None)]
+    told += [kind.__name__ for kind in type(error).__mro__]
     if isinstance(response, dict):
         told.append(response.get("Error", {}).get("Code"))
         told.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))

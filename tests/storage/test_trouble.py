@@ -22,6 +22,16 @@ class Coded(Exception):
         self.response = {"Error": {"Code": code}, "ResponseMetadata": told}
 
 
+def cut_off() -> Exception:
+    """As aiohttp tells of an answer that ends before its end."""
+    from aiohttp.client_exceptions import ClientPayloadError
+    from aiohttp.http_exceptions import ContentLengthError
+
+    error = ClientPayloadError("Response payload is not completed")
+    error.__cause__ = ContentLengthError("received 768 of 1537 bytes")
+    return error
+
+
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Nobody waits: how long they would have."""
@@ -66,6 +76,7 @@ def test_the_last_words_of_a_run_are_not_waited_for(waits: list[float]) -> None:
         OSError(errno.EIO, "broken pipe"),
         ConnectionResetError("reset"),
         TimeoutError("slow"),
+        cut_off(),
     ],
 )
 def test_what_may_pass_is_tried_again(error: Exception, waits: list[float]) -> None:

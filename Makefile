@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help test test-slow test-gpu test-slurm test-hosts images check pins check-pins demo bench faults clean
+.PHONY: help test test-slow test-gpu test-s3 test-slurm test-hosts images check pins check-pins demo bench faults clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +30,9 @@ faults: .venv/installed ## damaged videos and shards, runs under random faults: 
 	$(RUN)python tests/faults/fuzz_shards.py --count 500
 	$(RUN)python tests/faults/runs.py --runs 40
 	$(RUN)python tests/faults/runs.py --runs 10 --executor ray --at-a-time 1
+
+test-s3: .venv/installed ## a bucket whose server fails, is full, lets nobody in, and runs that are killed: a quarter of an hour
+	$(RUN)python tests/storage/faults.py
 
 images: ## both images, built and tried without a container engine, as root on Debian (docs/images.md)
 	tests/docker/build.sh

@@ -23,7 +23,7 @@ from flowprep.run.job import ShardJob
 from flowprep.run.reporting import Progress
 from flowprep.shard.heartbeat import RunBeat, WorkerBeat
 from flowprep.shard.layout import Layout
-from flowprep.storage import Place, listed, write_whole
+from flowprep.storage import Place, briefly, listed, write_whole
 
 RUN_EVERY_S = 15.0
 WORKER_EVERY_S = 60.0
@@ -62,9 +62,14 @@ def clear(layout: Layout) -> None:
     if not layout.is_remote:
         shutil.rmtree(str(layout.heartbeats), ignore_errors=True)
         return
-    with suppress(OSError, FlowprepError), ThreadPoolExecutor(N_DELETERS) as pool:
+    with suppress(OSError, FlowprepError), briefly(), ThreadPoolExecutor(N_DELETERS) as pool:
         left = [layout.heartbeats / name for name in listed(layout.heartbeats)]
-        list(pool.map(lambda place: place.unlink(missing_ok=True), left))
+        list(pool.map(_unlink, left))
+
+
+def _unlink(place: Place) -> None:
+    with briefly():
+        place.unlink(missing_ok=True)
 
 
 class _RunPulse:

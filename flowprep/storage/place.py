@@ -127,7 +127,7 @@ def stamps(root: Place) -> Stamps:
     """
     if not isinstance(root, RemotePath):
         return lambda path: local.stamp(path if path.startswith("/") else f"{root}/{path}")
-    listed = root.tree()
+    listed = root.told_tree()
 
     def told(path: str) -> tuple[int, int]:
         if path not in listed:

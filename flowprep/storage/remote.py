@@ -138,13 +138,16 @@ class RemotePath:
 
         A request for each 1000 objects.
         """
-        if (told := _trees.get(self.url)) is not None:
-            return told
         listed = attempt(lambda: self._listed(deep=True), self.url)
         found = {name: about_of(info) for name, info in listed if info["type"] == "file"}
         found = dict(sorted(found.items()))
         _trees.keep(self.url, found)
         return found
+
+    def told_tree(self) -> dict[str, About]:
+        """The same, as it was told a moment ago or is now."""
+        told = _trees.get(self.url)
+        return self.tree() if told is None else told
 
     def names(self, kind: Literal["file", "directory"]) -> list[str]:
         """What lies directly in a folder, sorted; [] where there is none."""

@@ -37,13 +37,17 @@ def put_file(fs: Any, key: str, path: Path, alive: Callable[[], None]) -> None:
     except FileNotFoundError as error:
         if not _is_forgotten(error):
             raise
+    try:
+        with path.open("rb") as sent:
+            _confirm(fs, key, size_bytes, etag_of(path), sent, alive)
+    except FileNotFoundError:
         raise OSError(errno.EIO, "the upload came to no end") from None
-    with path.open("rb") as sent:
-        _confirm(fs, key, size_bytes, etag_of(path), sent, alive)
 
 
 def _is_forgotten(error: FileNotFoundError) -> bool:
-    """Of an upload whose end was not heard of: asked again, the store does not know it any more."""
+    """Of an upload whose end was not heard of: asked again, the store does not know it any more.
+    What was sent may be there.
+    """
     told: dict[str, Any] = getattr(error.__cause__, "response", {})
     return bool(told.get("Error", {}).get("Code") == "NoSuchUpload")
 

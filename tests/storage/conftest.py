@@ -1,94 +1,52 @@
-"""A real S3 server process (moto's), and flowprep run against it."""
+"""A real S3 server process, and flowprep run against it."""
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
-pytest.importorskip("moto", reason="moto is not installed")
-
-
-@dataclass(frozen=True)
-class S3:
-    """A server, what a process needs to reach it, and its log."""
-
-    port: int
-    log: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-    def client(self) -> Any:
-        """Of boto3: another library than the one under test."""
-        import boto3
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.env["AWS_ENDPOINT_URL"],
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            region_name="us-east-1",
-        )
-
-    def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
-        client = self.client()
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {
-            k[len(prefix) :]: client.get_object(Bucket=bucket, Key=k)["Body"].read() for k in keys
-        }
-
-    def requests(self) -> list[str]:
-        """The method of each request so far."""
-        return re.findall(r'"(?:\x1b\[[0-9;]*m)?([A-Z]+) /', self.log.read_text(errors="replace"))
-
-    def flowprep(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in a process of its own."""
-        command = [sys.executable, "-m", "flowprep", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=os.environ | self.env | env
-        )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing answers at port {port}")
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """A server with the empty bucket `data`."""
-    server = S3(free_port(), tmp_path_factory.mktemp("s3") / "log")
-    command = [sys.executable, "-m", "moto.server", "-p", str(server.port)]
-    with server.log.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        wait_for(server.port)
-        server.client().create_bucket(Bucket="data")
+def s3_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    pytest.importorskip("moto", reason="moto is not installed")
+    from s3server import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
-        process.kill()
+
+
+@pytest.fixture
+def s3(s3_session: Any) -> Any:
+    """With the bucket `data`, and nothing that goes wrong."""
+    s3_session.fault()
+    return s3_session
+
+
+@pytest.fixture(scope="session")
+def source(s3_session: Any, tmp_path_factory: Any, make_video: Callable[..., Path]) -> Path:
+    """Three videos on disk, the same in the bucket."""
+    folder: Path = tmp_path_factory.mktemp("source")
+    for number, name in enumerate(["a/one.mp4", "b/two words.mp4", "b/ä#?.mp4"]):
+        path = make_video(folder / name, n_frames=5 + number)
+        s3_session.client().upload_file(str(path), "data", f"videos/{name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(s3_session: Any, source: Path) -> dict[str, bytes]:
+    """Of these videos, in the bucket below `set/`."""
+    from cases import OPTIONS
+
+    s3_session.fault()
+    places = ("--src", "s3://data/videos", "--out", "s3://data/set")
+    done = s3_session.flowprep("extract", *places, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, bytes] = s3_session.objects("data", "set/")
+    return found

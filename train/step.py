@@ -136,8 +136,7 @@ def _average(net: nn.Module, decay: float) -> AveragedModel | None:
 
 def _wrap(trained: nn.Module, config: TrainConfig, here: Place) -> Any:
     """What `take` calls: memory format, compilation and data parallelism around `trained`."""
-    if here.device.type == "cuda":
-        trained.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    trained.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if here.world > 1 and here.device.type == "cuda" and config.machine.sync_bn:
         nn.SyncBatchNorm.convert_sync_batchnorm(trained)
     if config.machine.compile:

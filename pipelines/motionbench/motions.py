@@ -28,7 +28,7 @@ MOTIONS = (
 N_PAIRS = len(MOTIONS) // 2
 PALETTES = ("violet", "orange", "green", "blue")
 
-SPEED_PX = (1.0, 2.5)  # a frame step
+SPEED_PX = (1.5, 2.2)  # a frame step
 TURN_SPEED = 0.6  # of that at the radius: a large patch has bumps that go faster
 GROWTH = (0.3, 0.6)  # log of the size at the end over that at the start
 ORBIT_TURN = (1.1 * np.pi, 1.8 * np.pi)  # of the path, so that it does not look like a corner

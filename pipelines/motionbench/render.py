@@ -15,18 +15,18 @@ from flowprep.records import F32, F64, U8
 from pipelines.motionbench.motions import PALETTES, Paths, draw_paths, matrix
 
 N_WAVES = 40
-WAVE_PX = (6.0, 64.0)  # shortest and longest; at the smallest size of a patch still 4 px
-CONTRAST = (20.0, 36.0)  # standard deviation of the gray, in levels of 255
-DRIFT_PX = (0.2, 1.0)  # a frame step
-RADIUS = (0.24, 0.32)  # of the patch, as a share of the picture's side
+WAVE_PX = (7.0, 11.0)  # shortest and longest; at the smallest size of a patch still 5 px
+CONTRAST = (30.0, 45.0)  # standard deviation of the gray, in levels of 255
+DRIFT_PX = (0.1, 0.3)  # a frame step
+RADIUS = (0.36, 0.44)  # of the patch, as a share of the picture's side
 BUMPS = (2, 3, 4, 5)  # of the outline, a turn
 BUMP = 0.12  # of the radius, deviation of each
 NOISE = 1.5  # levels of 255, standard deviation
-COLOUR, BACKGROUND_COLOUR = 26.0, 13.0  # distance from gray in Cb and Cr, levels of 255
+COLOUR, BACKGROUND_COLOUR = 12.0, 6.0  # distance from gray in Cb and Cr, levels of 255
 
 
 class Waves:
-    """A seeded gray texture of mean 0 and deviation 1, at every detail from WAVE_PX on."""
+    """A seeded gray texture of mean 0 and deviation 1, at every detail of WAVE_PX."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -34,8 +34,7 @@ class Waves:
         angle = rng.uniform(0, 2 * np.pi, N_WAVES)
         self._k_N2 = (2 * np.pi / length_px * np.array([np.cos(angle), np.sin(angle)])).T
         self._phase_N = rng.uniform(0, 2 * np.pi, N_WAVES)
-        amplitude_N = length_px**0.5
-        self._gain_N = amplitude_N / np.sqrt((amplitude_N**2).sum() / 2)
+        self._gain = (2 / N_WAVES) ** 0.5
 
     def seen(self, to_texture_33: F64, side: int) -> F64:
         """float64 [side, side]: the texture at where the matrix takes each pixel.
@@ -48,10 +47,8 @@ class Waves:
         at = np.arange(side)
         column_NW = np.outer(k_N2[:, 0], at) + start_N[:, None]
         row_HN = np.outer(at, k_N2[:, 1])
-        gain_N1 = self._gain_N[:, None]
-        return np.cos(row_HN) @ (gain_N1 * np.sin(column_NW)) + np.sin(row_HN) @ (
-            gain_N1 * np.cos(column_NW)
-        )
+        summed = np.cos(row_HN) @ np.sin(column_NW) + np.sin(row_HN) @ np.cos(column_NW)
+        return np.asarray(self._gain * summed, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

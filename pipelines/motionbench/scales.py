@@ -63,15 +63,15 @@ TINY = Scale(
 )
 SMALL = Scale(
     name="small",
-    side=64,
+    side=48,
     n_frames=9,
-    crop=56,
-    n_train=(240, 480),
+    crop=40,
+    n_train=(960, 1920),
     n_val=192,
     n_test=960,
     seeds=(1, 2, 3),
     net=Net(width=0.25),
-    optim=Optim(epochs=20, batch=16, precise_bn=4),
+    optim=Optim(epochs=8.3, batch=32, precise_bn=4),
     curve_spaces=("P",),
     probe_steps=120,
 )

@@ -22,7 +22,7 @@ from train.setup import make_table, views
 from train.teacher import train_teacher
 
 SEARCH_SEED = 0
-SEARCH_SHARE = 1 / 3
+SEARCH_SHARE = 1 / 2
 """Of the steps of a run that counts."""
 
 

@@ -128,7 +128,9 @@ def test_a_folder_of_another_scale_is_refused(
 ) -> None:
     bench(tmp_path).begin()
     bench(tmp_path).begin()
-    with pytest.raises(FlowprepError, match="is an experiment with other settings: crop, gate"):
+    with pytest.raises(
+        FlowprepError, match="is an experiment with other settings: gate_clips, n_frames"
+    ):
         bench(tmp_path, "small").begin()
     changed = {"tiny": replace(SCALES["tiny"], n_test=96)}
     monkeypatch.setattr(bench_module, "SCALES", changed)

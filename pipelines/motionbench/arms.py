@@ -59,7 +59,12 @@ ARMS = (
 )
 ARM = {arm.name: arm for arm in ARMS}
 
-PAIRS = {"two-stream": ("rgb", "flow"), "two-rgb": ("rgb", "second-rgb")}
+PAIRS = {
+    "two-stream": ("rgb", "flow"),
+    "two-rgb": ("rgb", "second-rgb"),
+    "d3d-rgb": ("d3d", "rgb"),
+    "d3d-flow": ("d3d", "flow"),
+}
 """Two trained networks that answer together, by the mean of their logits."""
 
 CURVE = ("flow", "rgb", "d3d")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,11 @@ from flowprep.flow.base import engine_status, registry
 from pipelines.motionbench.bench import Bench
 from pipelines.motionbench.dataset import Task
 from pipelines.motionbench.training import TrainJob
+from train.common import Place
 from train.cost import costs_of
+from train.data.table import Table
 from train.evaluate import EvaluateConfig, evaluate
+from train.judged import Judged
 from train.models.base import ModelConfig, build
 from train.models.count import macs
 from train.probe import ProbeConfig, run_probe
@@ -24,6 +28,8 @@ LAYER = "3A"
 ARTICLE_THW = (64, 224, 224)
 FLO_HEADER_BYTES = 12
 ERRORS = ("layer", "epe_px", "zero_flow_epe_px", "mean_flow_epe_px")
+COST_TRIES = 5
+"""Other work makes times longer, never shorter: the shortest of so many counts."""
 NO_PRODUCT = ("constant", "reference")
 """Engines that nobody extracts a dataset with."""
 
@@ -100,17 +106,27 @@ class CostJob:
         data = bench.data(self.task)
         config = EvaluateConfig(run=student, also=(flow,), clips=1, crops=1, data=data)
         table = make_table(data)
-        names = ("d3d", "flow", "two-stream")
         engines: dict[str, Any] = {}
         with bench.place() as here:
             judged = evaluate(config, table.only("val"), here)
             for engine in _engines():
-                costs = costs_of(judged, table, engine, here)
-                rows = zip(names, judged, strict=True)
-                engines[engine] = {n: vars(costs.of[one.name]) for n, one in rows}
-                engines[engine]["how"] = costs.how
+                engines[engine] = _cheapest(judged, table, engine, here)
         rgb, both = _article_macs(3), _article_macs(3) + _article_macs(2)
         return {"engines": engines, "macs_article": {"d3d": rgb, "two-stream": both}}
+
+
+def _cheapest(judged: list[Judged], table: Table, engine: str, here: Place) -> dict[str, Any]:
+    """Costs of student, flow and both, each time the shortest of COST_TRIES; and how measured."""
+    loads, tries = [os.getloadavg()[0]], []
+    for _ in range(COST_TRIES):
+        tries.append(costs_of(judged, table, engine, here))
+        loads.append(os.getloadavg()[0])
+    found: dict[str, Any] = {}
+    for name, one in zip(("d3d", "flow", "two-stream"), judged, strict=True):
+        costs = [vars(costs.of[one.name]) for costs in tries]
+        found[name] = {what: min(cost[what] for cost in costs) for what in costs[0]}
+    load = f"load average {min(loads):.1f} to {max(loads):.1f}"
+    return found | {"how": f"{tries[0].how}; the shortest of {COST_TRIES} such, {load}"}
 
 
 def _engines() -> list[str]:

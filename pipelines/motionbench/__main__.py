@@ -2,6 +2,7 @@
 
 python -m pipelines.motionbench --scale small                  # two CPU cores, hours
 python -m pipelines.motionbench --device cuda --budget 25m     # a GPU, in pieces of 25 minutes
+python -m pipelines.motionbench --scale small --ways           # and ways to a better student
 python -m pipelines.motionbench --scale small --until gate     # videos, shards, and the gate
 """
 
@@ -24,7 +25,7 @@ from flowprep.errors import FlowprepError
 from pipelines.motionbench.bench import Bench
 from pipelines.motionbench.dataset import all_videos, write_videos
 from pipelines.motionbench.page import write_page
-from pipelines.motionbench.plan import plan, tasks
+from pipelines.motionbench.plan import plan, tasks, ways
 from pipelines.motionbench.runner import run_jobs, write_pairs
 from pipelines.motionbench.shards import check_flow, extract, require_flow
 from train.common import Stop, pick_device, run_main, tell
@@ -41,6 +42,7 @@ class BenchConfig:
     out: str = "motionbench"  # folder of the experiment; run it again and it goes on
     budget: str = ""  # stop after so long, as 90s, 25m, 2h; "" = when all is done
     until: Literal["gate", "page"] = "page"  # gate = only videos, shards, and are they right
+    ways: bool = False  # then train what may bring D3D to two streams: longer, other weights, ...
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto = cuda where there is one
     engine: str = "auto"  # of flowprep extract
     jobs: int = 0  # networks that are trained at once; 0 = one a core, one on cuda
@@ -63,7 +65,8 @@ def main() -> Stop:
         with stops_after(limit_s):
             make_shards(bench)
             if config.until == "page":
-                run_jobs(bench, plan(bench), at_once(config.jobs, device))
+                jobs = plan(bench) + (ways(bench) if config.ways else [])
+                run_jobs(bench, jobs, at_once(config.jobs, device))
     except (Stopped, KeyboardInterrupt):
         stop = "interrupted"
     if config.until == "page" and bench.has("gate"):

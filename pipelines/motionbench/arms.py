@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.motionbench.scales import Space
 from train.checkpoint import Modality
@@ -30,11 +31,20 @@ class Arm:
     one_frame: bool = False
     settings_of: str = ""  # the arm whose settings it has, instead of tries of its own
     seed_plus: int = 0  # so that it is another network than that arm's
+    weight: float | None = None  # of its second loss, instead of the one that was found best
+    longer: float = 1.0  # times the steps of the others
+    starts_from: str = ""  # the arm of P, of the same seed, whose weights it starts from
 
     @property
     def tries(self) -> tuple[float, ...]:
         """Values to choose from."""
         return () if self.settings_of else self.weights or RATES
+
+
+def way(name: str, **changed: Any) -> Arm:
+    """D3D with the settings that were found for it, but for what is changed."""
+    told = {"loss": "mse-logits", "teacher": "flow", "settings_of": "d3d"} | changed
+    return Arm(name=name, spaces=("C",), **told)
 
 
 ARMS = (
@@ -57,7 +67,29 @@ ARMS = (
     Arm(name="mars", spaces=("C",), loss="mse-features", teacher="flow", weights=FEATURE_WEIGHTS),
     Arm(name="kl", spaces=("C",), loss="kl", teacher="flow", weights=WEIGHTS),
 )
-ARM = {arm.name: arm for arm in ARMS}
+
+LONGER = 3.0
+WAYS = (
+    Arm(name="rgb-longer", spaces=("C",), settings_of="rgb", longer=LONGER),
+    Arm(name="flow-longer", spaces=("C",), modality="flow", settings_of="flow", longer=LONGER),
+    way("d3d-longer", teacher="flow-longer", longer=LONGER),
+    way("d3d-longer-weight-1", teacher="flow-longer", longer=LONGER, weight=1.0),
+    way("d3d-weight-1", weight=1.0),
+    way("d3d-better-teacher", teacher="flow-longer"),
+    way("d3d-motion-first", starts_from="d3d"),
+    Arm(name="rgb-motion-first", spaces=("C",), settings_of="rgb", starts_from="rgb"),
+    Arm(
+        name="multi-task-longer",
+        spaces=("C",),
+        loss="flow",
+        settings_of="multi-task",
+        longer=LONGER,
+    ),
+)
+"""What might bring `d3d` to `two-stream`: weight, schedule, teacher, start; with what two streams
+and flow prediction gain by the same."""
+
+ARM = {arm.name: arm for arm in (*ARMS, *WAYS)}
 
 PAIRS = {
     "two-stream": ("rgb", "flow"),
@@ -66,6 +98,11 @@ PAIRS = {
     "d3d-flow": ("d3d", "flow"),
 }
 """Two trained networks that answer together, by the mean of their logits."""
+
+WAY_PAIRS = {
+    "two-stream-longer": ("rgb-longer", "flow-longer"),
+    "two-stream-motion-first": ("rgb-motion-first", "flow"),
+}
 
 CURVE = ("flow", "rgb", "d3d")
 """Arms that are trained on smaller and on biased training sets too."""

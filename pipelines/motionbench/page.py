@@ -17,6 +17,7 @@ from pipelines.motionbench.arms import ARM, ARMS, PAIRS, PROBED, second_loss
 from pipelines.motionbench.figures import write_figures
 from pipelines.motionbench.findings import BySeed, Results, percent, verdicts
 from pipelines.motionbench.motions import MOTIONS, PALETTES
+from pipelines.motionbench.ways import WAY_NAMES, gains, what_is_other
 from train.checkpoint import write_whole
 from train.common import run_main, tell
 from train.config import parse
@@ -52,6 +53,7 @@ def _sections(results: Results, figures: dict[str, str]) -> Iterator[list[str]]:
     yield ["## What was to be shown", _verdicts(results)]
     yield ["## Composite classes (C)", _accuracy(results, "C")]
     yield ["## Motions alone (P)", _accuracy(results, "P")]
+    yield ["## Ways to two streams", _ways(results)]
     yield ["## Less training data", _sizes(results)]
     if results.scale["biases"]:
         yield ["## Static bias", _biases(results)]
@@ -103,6 +105,20 @@ def _accuracy(results: Results, space: str) -> str:
     chance = ["1/48", "1/4", "1/12", "1/2", "1/2"][-len(metrics) :]
     rows.append(["chance", "", *chance])
     return table(["network", "learns beside its labels", *metrics], rows)
+
+
+def _ways(results: Results) -> str:
+    """Composite classes, paired by seed."""
+    head = ["", "what is other", "composite", "motion", "over d3d", "over two-stream", "seeds"]
+    rows = []
+    for name in WAY_NAMES:
+        values = results.values("C", name, "composite")
+        if values:
+            cells = _cell(values), _cell(results.values("C", name, "motion"))
+            rows.append(
+                [name, what_is_other(name), *cells, *gains(results, name), f"{len(values)}"]
+            )
+    return table(head, rows)
 
 
 def _cell(values: BySeed) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.motionbench.arms import ARMS, CURVE, PROBED
+from pipelines.motionbench.arms import ARMS, CURVE, PROBED, WAYS
 from pipelines.motionbench.bench import Bench
 from pipelines.motionbench.dataset import Task
 from pipelines.motionbench.probing import CostJob, ProbeJob
@@ -69,6 +69,12 @@ def _probes(bench: Bench, seed: int) -> Iterator[ProbeJob]:
         yield ProbeJob(task, arm, seed, "pwc", finetune=True)
         if seed == bench.scale.seeds[0]:
             yield ProbeJob(task, arm, seed, "simple", over_layers=True)
+
+
+def ways(bench: Bench) -> list[Job]:
+    """What is tried to bring D3D to two streams; after all that `plan` says."""
+    task = main_task(bench, "C")
+    return [TrainJob(task, arm.name, seed) for seed in bench.scale.seeds for arm in WAYS]
 
 
 def _curves(bench: Bench, seed: int) -> Iterator[TrainJob]:

@@ -18,7 +18,7 @@ import torch
 
 from flowprep.errors import FlowprepError
 from flowprep.processes import end_with_parent, how_it_ended
-from pipelines.motionbench.arms import PAIRS
+from pipelines.motionbench.arms import PAIRS, WAY_PAIRS
 from pipelines.motionbench.bench import Bench
 from pipelines.motionbench.dataset import Task
 from pipelines.motionbench.judge import confusion, judge, together
@@ -142,7 +142,7 @@ def _work(bench: Bench, job: Job, threads: int, log: Path) -> None:
 def write_pairs(bench: Bench, tasks: Sequence[Task]) -> None:
     """What two networks say together, wherever both are there."""
     for task in tasks:
-        for name, (one, other) in PAIRS.items():
+        for name, (one, other) in (PAIRS | WAY_PAIRS).items():
             for seed in bench.scale.seeds:
                 members = [TrainJob(task, arm, seed).name for arm in (one, other)]
                 if all(bench.has(member) for member in members):

@@ -15,7 +15,7 @@ from pipelines.motionbench.dataset import Task
 from pipelines.motionbench.judge import confusion, judge
 from train.checkpoint import load_net
 from train.common import Place
-from train.config import Data, DistillConfig, Optim, TeacherConfig
+from train.config import Data, DistillConfig, Net, Optim, TeacherConfig
 from train.distill import distill
 from train.metrics import Scores, score
 from train.setup import make_table, views
@@ -49,17 +49,22 @@ class TrainJob:
             return f"{self.task}/{self.arm_name}-s{self.seed}"
         return f"search/{self.task}/{self.arm_name}-{self.tried:g}"
 
+    @property
+    def own(self) -> Arm:
+        """Whose settings it has."""
+        return ARM[self.arm.settings_of or self.arm_name]
+
     def needs(self, bench: Bench) -> list[str]:
-        """Results without which it cannot begin: tries, and its teacher."""
-        arms = [ARM[self.arm.settings_of or self.arm_name]] if self.tried is None else []
-        arms += [ARM["rgb"]] if self.arm.weights else []
+        """Results without which it cannot begin: tries, its teacher, where it starts from."""
         teacher = ARM[self.arm.teacher] if self.arm.teacher else None
+        arms = [self.own] if self.tried is None else []
+        arms += [ARM["rgb"]] if self.own.weights else []
         if self.tried is not None and teacher:
             arms.append(teacher)
         found = [job.name for arm in arms for job in tries(bench, self.task, arm)]
         if self.tried is None and teacher:
             found.append(TrainJob(self.task, teacher.name, self.seed).name)
-        return found
+        return found + ([self._start()] if self.arm.starts_from else [])
 
     def do(self, bench: Bench) -> dict[str, Any]:
         """Train, or go on training, and judge. Raises Interrupted."""
@@ -89,10 +94,11 @@ class TrainJob:
 
     def _settings(self, bench: Bench) -> tuple[float, float | None]:
         """Learning rate, and weight of the second loss."""
-        arm = self.arm
-        own = ARM[arm.settings_of or arm.name]
-        value = best_try(bench, self.task, own) if self.tried is None else self.tried
-        return (best_try(bench, self.task, ARM["rgb"]), value) if arm.weights else (value, None)
+        value = best_try(bench, self.task, self.own) if self.tried is None else self.tried
+        if not self.own.weights:
+            return value, None
+        weight = value if self.arm.weight is None else self.arm.weight
+        return best_try(bench, self.task, ARM["rgb"]), weight
 
     def _config(
         self, bench: Bench, rate: float, weight: float | None
@@ -102,7 +108,7 @@ class TrainJob:
             "run": str(bench.run(self.name)),
             "seed": self.seed + arm.seed_plus,
             "data": bench.data(self.task, 1 if arm.one_frame else None, arm.shuffled_frames),
-            "net": scale.net,
+            "net": self._net(bench),
             "optim": replace(scale.optim, lr=rate, epochs=self._epochs(bench)),
         }
         if arm.modality == "flow":
@@ -115,6 +121,15 @@ class TrainJob:
             common["teacher_logits"] = "shuffled" if arm.shuffled_logits else "own"
         return DistillConfig(loss=arm.loss, **common)
 
+    def _net(self, bench: Bench) -> Net:
+        if not self.arm.starts_from:
+            return bench.scale.net
+        return replace(bench.scale.net, init=str(bench.run(self._start())), reset_head=True)
+
+    def _start(self) -> str:
+        """The job whose weights it starts from: of motions alone."""
+        return TrainJob(Task("P", self.task.n_train), self.arm.starts_from, self.seed).name
+
     def _teacher(self, bench: Bench) -> str:
         """The job whose network teaches: in a search the best that was found."""
         teacher = ARM[self.arm.teacher]
@@ -126,7 +141,7 @@ class TrainJob:
     def _epochs(self, bench: Bench) -> float:
         """As many as make the same number of steps, whatever the size of the training set."""
         optim: Optim = bench.scale.optim
-        share = SEARCH_SHARE if self.tried is not None else 1.0
+        share = SEARCH_SHARE if self.tried is not None else self.arm.longer
         return round(share * bench.scale.steps * optim.batch / self.task.n_train, 3)
 
     def _judged(self, bench: Bench, data: Data, here: Place) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import pytest
 from flowprep.errors import FlowprepError
 from pipelines.motionbench import bench as bench_module
 from pipelines.motionbench.__main__ import at_once, budget_s
-from pipelines.motionbench.arms import ARM, ARMS, PAIRS
+from pipelines.motionbench.arms import ARM, ARMS, PAIRS, WAYS
 from pipelines.motionbench.bench import Bench
 from pipelines.motionbench.dataset import Task
 from pipelines.motionbench.findings import criteria
-from pipelines.motionbench.plan import main_task, plan, tasks
+from pipelines.motionbench.plan import main_task, plan, tasks, ways
 from pipelines.motionbench.scales import SCALES
 from pipelines.motionbench.training import TrainJob, best_try, tries
+from pipelines.motionbench.ways import what_is_other
 from train.config import DistillConfig, TeacherConfig
 
 
@@ -28,7 +29,7 @@ def bench(out: Path, scale: str = "tiny") -> Bench:
 def test_what_is_needed_comes_first_and_nothing_twice(scale: str, tmp_path: Path) -> None:
     one = bench(tmp_path, scale)
     done: set[str] = set()
-    for job in plan(one):
+    for job in plan(one) + ways(one):
         assert job.name not in done
         assert set(job.needs(one)) <= done, job.name
         done.add(job.name)
@@ -112,6 +113,35 @@ def test_arms_differ_in_what_they_are_named_for_alone(tmp_path: Path) -> None:
     assert (flow.net, flow.optim, flow.data) == (rgb.net, rgb.optim, rgb.data)
     assert config_of(one, "single-frame").data == replace(rgb.data, frames=1)
     assert config_of(one, "shuffled-frames").data == replace(rgb.data, shuffle_frames=True)
+
+
+def test_ways_change_what_they_are_named_for_alone(tmp_path: Path) -> None:
+    one = bench(tmp_path)
+    for arm in ARMS:
+        if arm.tries:
+            search(one, arm.name, [(0.5, 1.0), (0.1, 1.0), (0.1, 1.0)])
+    d3d, rgb = config_of(one, "d3d"), config_of(one, "rgb")
+    longer = replace(rgb.optim, epochs=3 * rgb.optim.epochs)
+    from_P = {
+        a: replace(rgb.net, init=str(tmp_path / "runs/P-144" / f"{a}-s1"), reset_head=True)
+        for a in ("d3d", "rgb")
+    }
+    better = str(tmp_path / "runs/C-144/flow-longer-s1")
+    for name, like, changed in (
+        ("rgb-longer", rgb, {"optim": longer}),
+        ("rgb-motion-first", rgb, {"net": from_P["rgb"]}),
+        ("d3d-longer", d3d, {"optim": longer, "teacher": better}),
+        ("d3d-longer-weight-1", d3d, {"optim": longer, "teacher": better, "lambda_": 1.0}),
+        ("d3d-weight-1", d3d, {"lambda_": 1.0}),
+        ("d3d-better-teacher", d3d, {"teacher": better}),
+        ("d3d-motion-first", d3d, {"net": from_P["d3d"]}),
+        ("multi-task-longer", config_of(one, "multi-task"), {"optim": longer}),
+        ("flow-longer", config_of(one, "flow"), {"optim": longer}),
+    ):
+        found = config_of(one, name)
+        assert found == replace(like, run=found.run, **changed), name
+    assert "flow-longer" in what_is_other("d3d-longer")
+    assert {what_is_other(arm.name) for arm in WAYS} >= {"weight 1", "starts from d3d of P"}
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -32,6 +32,7 @@ class Arm:
     settings_of: str = ""  # the arm whose settings it has, instead of tries of its own
     seed_plus: int = 0  # so that it is another network than that arm's
     weight: float | None = None  # of its second loss, instead of the one that was found best
+    center_logits: bool = False  # each clip's mean over the classes is taken off
     longer: float = 1.0  # times the steps of the others
     starts_from: str = ""  # the arm of P, of the same seed, whose weights it starts from
 
@@ -75,6 +76,7 @@ WAYS = (
     way("d3d-longer", teacher="flow-longer", longer=LONGER),
     way("d3d-longer-weight-1", teacher="flow-longer", longer=LONGER, weight=1.0),
     way("d3d-weight-1", weight=1.0),
+    way("d3d-centred", center_logits=True),
     way("d3d-better-teacher", teacher="flow-longer"),
     way("d3d-motion-first", starts_from="d3d"),
     Arm(name="rgb-motion-first", spaces=("C",), settings_of="rgb", starts_from="rgb"),

@@ -115,6 +115,7 @@ class TrainJob:
             return TeacherConfig(**common)
         if weight is not None:
             common["lambda_"] = weight
+            common["center_logits"] = arm.center_logits
         if arm.teacher:
             common["teacher"] = str(bench.run(self._teacher(bench)))
             common["teacher_sees"] = ARM[arm.teacher].modality

@@ -26,6 +26,8 @@ def what_is_other(name: str) -> str:
         told.append(f"{arm.longer:g} times the steps")
     if arm.weight is not None:
         told.append(f"weight {arm.weight:g}")
+    if arm.center_logits:
+        told.append("logits without their mean")
     if arm.teacher not in ("", "flow"):
         told.append(f"teacher {arm.teacher}")
     if arm.starts_from:

@@ -133,6 +133,7 @@ def test_ways_change_what_they_are_named_for_alone(tmp_path: Path) -> None:
         ("d3d-longer", d3d, {"optim": longer, "teacher": better}),
         ("d3d-longer-weight-1", d3d, {"optim": longer, "teacher": better, "lambda_": 1.0}),
         ("d3d-weight-1", d3d, {"lambda_": 1.0}),
+        ("d3d-centred", d3d, {"center_logits": True}),
         ("d3d-better-teacher", d3d, {"teacher": better}),
         ("d3d-motion-first", d3d, {"net": from_P["d3d"]}),
         ("multi-task-longer", config_of(one, "multi-task"), {"optim": longer}),

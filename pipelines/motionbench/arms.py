@@ -74,7 +74,6 @@ WAYS = (
     Arm(name="rgb-longer", spaces=("C",), settings_of="rgb", longer=LONGER),
     Arm(name="flow-longer", spaces=("C",), modality="flow", settings_of="flow", longer=LONGER),
     way("d3d-longer", teacher="flow-longer", longer=LONGER),
-    way("d3d-longer-weight-1", teacher="flow-longer", longer=LONGER, weight=1.0),
     way("d3d-weight-1", weight=1.0),
     way("d3d-centred", center_logits=True),
     way("d3d-better-teacher", teacher="flow-longer"),
@@ -87,6 +86,7 @@ WAYS = (
         settings_of="multi-task",
         longer=LONGER,
     ),
+    way("d3d-longer-weight-1", teacher="flow-longer", longer=LONGER, weight=1.0),
 )
 """What might bring `d3d` to `two-stream`: weight, schedule, teacher, start; with what two streams
 and flow prediction gain by the same."""

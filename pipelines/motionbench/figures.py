@@ -138,7 +138,7 @@ def flows(results: Results) -> Figure | None:
     pictures = {"TV-L1": target} | {
         f"from {arm}": _px(one["decoded"]) for arm, one in shown.items()
     }
-    figure, panels = _figure(3 * (len(pictures) + 1), 3.2, len(pictures) + 1)
+    figure, panels = _figure(3 * (len(pictures) + 1), 3.5, len(pictures) + 1)
     for axes, (name, flow_2HW) in zip(panels, pictures.items(), strict=False):
         axes.imshow(flow_to_rgb(flow_2HW, longest_px), interpolation="nearest")
         axes.set_title(name)

@@ -34,7 +34,7 @@ class Arm:
     weight: float | None = None  # of its second loss, instead of the one that was found best
     center_logits: bool = False  # each clip's mean over the classes is taken off
     longer: float = 1.0  # times the steps of the others
-    starts_from: str = ""  # the arm of P, of the same seed, whose weights it starts from
+    starts_from: tuple[Space, str] | None = None  # the arm of its seed whose weights it starts with
 
     @property
     def tries(self) -> tuple[float, ...]:
@@ -46,6 +46,11 @@ def way(name: str, **changed: Any) -> Arm:
     """D3D with the settings that were found for it, but for what is changed."""
     told = {"loss": "mse-logits", "teacher": "flow", "settings_of": "d3d"} | changed
     return Arm(name=name, spaces=("C",), **told)
+
+
+def on_rgb(name: str, **changed: Any) -> Arm:
+    """Labels alone, with the settings that were found for `rgb`, but for what is changed."""
+    return Arm(name=name, spaces=("C",), settings_of="rgb", **changed)
 
 
 ARMS = (
@@ -71,14 +76,16 @@ ARMS = (
 
 LONGER = 3.0
 WAYS = (
-    Arm(name="rgb-longer", spaces=("C",), settings_of="rgb", longer=LONGER),
+    way("d3d-weight-1", weight=1.0),
+    on_rgb("d3d-then-labels", starts_from=("C", "d3d-weight-1")),
+    on_rgb("rgb-again", starts_from=("C", "rgb")),
+    way("d3d-motion-first", starts_from=("P", "d3d")),
+    on_rgb("rgb-motion-first", starts_from=("P", "rgb")),
+    on_rgb("rgb-longer", longer=LONGER),
     Arm(name="flow-longer", spaces=("C",), modality="flow", settings_of="flow", longer=LONGER),
     way("d3d-longer", teacher="flow-longer", longer=LONGER),
-    way("d3d-weight-1", weight=1.0),
-    way("d3d-centred", center_logits=True),
     way("d3d-better-teacher", teacher="flow-longer"),
-    way("d3d-motion-first", starts_from="d3d"),
-    Arm(name="rgb-motion-first", spaces=("C",), settings_of="rgb", starts_from="rgb"),
+    way("d3d-centred", center_logits=True),
     Arm(
         name="multi-task-longer",
         spaces=("C",),
@@ -86,9 +93,8 @@ WAYS = (
         settings_of="multi-task",
         longer=LONGER,
     ),
-    way("d3d-longer-weight-1", teacher="flow-longer", longer=LONGER, weight=1.0),
 )
-"""What might bring `d3d` to `two-stream`: weight, schedule, teacher, start; with what two streams
+"""What might bring `d3d` to `two-stream`: weight, schedule, teacher, start; and what two streams
 and flow prediction gain by the same."""
 
 ARM = {arm.name: arm for arm in (*ARMS, *WAYS)}
@@ -103,6 +109,7 @@ PAIRS = {
 
 WAY_PAIRS = {
     "two-stream-longer": ("rgb-longer", "flow-longer"),
+    "two-stream-again": ("rgb-again", "flow"),
     "two-stream-motion-first": ("rgb-motion-first", "flow"),
 }
 

@@ -74,7 +74,7 @@ def _probes(bench: Bench, seed: int) -> Iterator[ProbeJob]:
 def ways(bench: Bench) -> list[Job]:
     """What is tried to bring D3D to two streams; after all that `plan` says."""
     task = main_task(bench, "C")
-    return [TrainJob(task, arm.name, seed) for seed in bench.scale.seeds for arm in WAYS]
+    return [TrainJob(task, arm.name, seed) for arm in WAYS for seed in bench.scale.seeds]
 
 
 def _curves(bench: Bench, seed: int) -> Iterator[TrainJob]:

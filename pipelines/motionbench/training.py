@@ -125,11 +125,14 @@ class TrainJob:
     def _net(self, bench: Bench) -> Net:
         if not self.arm.starts_from:
             return bench.scale.net
-        return replace(bench.scale.net, init=str(bench.run(self._start())), reset_head=True)
+        is_other = self.arm.starts_from[0] != self.task.space
+        return replace(bench.scale.net, init=str(bench.run(self._start())), reset_head=is_other)
 
     def _start(self) -> str:
-        """The job whose weights it starts from: of motions alone."""
-        return TrainJob(Task("P", self.task.n_train), self.arm.starts_from, self.seed).name
+        """The job whose weights it starts with."""
+        assert self.arm.starts_from
+        space, arm_name = self.arm.starts_from
+        return TrainJob(Task(space, self.task.n_train), arm_name, self.seed).name
 
     def _teacher(self, bench: Bench) -> str:
         """The job whose network teaches: in a search the best that was found."""

@@ -31,5 +31,6 @@ def what_is_other(name: str) -> str:
     if arm.teacher not in ("", "flow"):
         told.append(f"teacher {arm.teacher}")
     if arm.starts_from:
-        told.append(f"starts from {arm.starts_from} of P")
+        space, name = arm.starts_from
+        told.append(f"starts with the weights of {name} ({space})")
     return ", ".join(told)

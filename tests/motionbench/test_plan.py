@@ -18,7 +18,7 @@ from pipelines.motionbench.plan import main_task, plan, tasks, ways
 from pipelines.motionbench.scales import SCALES
 from pipelines.motionbench.training import TrainJob, best_try, tries
 from pipelines.motionbench.ways import what_is_other
-from train.config import DistillConfig, TeacherConfig
+from train.config import DistillConfig, Net, TeacherConfig
 
 
 def bench(out: Path, scale: str = "tiny") -> Bench:
@@ -122,27 +122,30 @@ def test_ways_change_what_they_are_named_for_alone(tmp_path: Path) -> None:
             search(one, arm.name, [(0.5, 1.0), (0.1, 1.0), (0.1, 1.0)])
     d3d, rgb = config_of(one, "d3d"), config_of(one, "rgb")
     longer = replace(rgb.optim, epochs=3 * rgb.optim.epochs)
-    from_P = {
-        a: replace(rgb.net, init=str(tmp_path / "runs/P-144" / f"{a}-s1"), reset_head=True)
-        for a in ("d3d", "rgb")
-    }
     better = str(tmp_path / "runs/C-144/flow-longer-s1")
+
+    def net(start: str, reset_head: bool) -> dict[str, Net]:
+        return {"net": replace(rgb.net, init=str(tmp_path / "runs" / start), reset_head=reset_head)}
+
     for name, like, changed in (
         ("rgb-longer", rgb, {"optim": longer}),
-        ("rgb-motion-first", rgb, {"net": from_P["rgb"]}),
+        ("rgb-motion-first", rgb, net("P-144/rgb-s1", True)),
         ("d3d-longer", d3d, {"optim": longer, "teacher": better}),
-        ("d3d-longer-weight-1", d3d, {"optim": longer, "teacher": better, "lambda_": 1.0}),
+        ("d3d-then-labels", rgb, net("C-144/d3d-weight-1-s1", False)),
+        ("rgb-again", rgb, net("C-144/rgb-s1", False)),
         ("d3d-weight-1", d3d, {"lambda_": 1.0}),
         ("d3d-centred", d3d, {"center_logits": True}),
         ("d3d-better-teacher", d3d, {"teacher": better}),
-        ("d3d-motion-first", d3d, {"net": from_P["d3d"]}),
+        ("d3d-motion-first", d3d, net("P-144/d3d-s1", True)),
         ("multi-task-longer", config_of(one, "multi-task"), {"optim": longer}),
         ("flow-longer", config_of(one, "flow"), {"optim": longer}),
     ):
         found = config_of(one, name)
         assert found == replace(like, run=found.run, **changed), name
     assert "flow-longer" in what_is_other("d3d-longer")
-    assert {what_is_other(arm.name) for arm in WAYS} >= {"weight 1", "starts from d3d of P"}
+    assert {what_is_other(arm.name) for arm in WAYS} >= {
+        *("weight 1", "starts with the weights of d3d (P)"),
+    }
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -212,3 +212,11 @@ def test_the_page_is_the_same_from_the_same_results_wherever_they_lie(
 def test_the_labels_of_the_dataset_are_classes_that_can_be_judged() -> None:
     assert sorted({v.label("C") for v in videos("test", 48)}) == C
     assert sorted({v.label("P") for v in videos("test", 48)}) == P
+
+
+def test_the_page_in_docs_is_made_from_the_results_that_are_kept(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    made = write_page(root / "pipelines/motionbench/results/small", tmp_path)
+    kept = root / "docs/motionbench"
+    assert made.read_text("utf-8") == (kept / "page.md").read_text("utf-8")
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in kept.iterdir()}

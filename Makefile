@@ -31,7 +31,7 @@ faults: .venv/installed ## damaged videos and shards, runs under random faults: 
 	$(RUN)python tests/faults/runs.py --runs 40
 	$(RUN)python tests/faults/runs.py --runs 10 --executor ray --at-a-time 1
 
-test-s3: .venv/installed ## a bucket whose server fails, is full, lets nobody in, and runs that are killed: a quarter of an hour
+test-s3: .venv/installed ## a bucket whose server fails, is full, lets nobody in, and runs that are killed: ten minutes
 	$(RUN)python tests/storage/faults.py
 
 images: ## both images, built and tried without a container engine, as root on Debian (docs/images.md)

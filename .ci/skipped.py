@@ -20,6 +20,7 @@ ELSEWHERE = (
     "tests/run/test_cluster.py",
     "tests/docs/test_stories.py",
     "tests/motionbench/test_whole.py",
+    "tests/storage/test_parts.py",
 )
 
 

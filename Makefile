@@ -80,6 +80,9 @@ bench: .venv/installed ## the measured tables, under tests/bench/results/ (sampl
 	$(RUN)python tests/bench/report.py
 	$(RUN)python tests/bench/scale.py
 	$(RUN)python tests/bench/scale_page.py
+	$(RUN)python tests/bench/simulation.py
+	$(RUN)python tests/bench/rates.py --engine cpu
+	$(RUN)python tests/bench/rates.py --engine opencv-cpu --each-s 1
 
 clean: ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

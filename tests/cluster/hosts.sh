@@ -10,7 +10,7 @@ set -euo pipefail
 
 CHECKOUT=$(realpath "$(dirname "$0")/../..")
 PYTHON=${PYTHON:-$CHECKOUT/.venv/bin/python}
-OPTIONS=${OPTIONS:---engine cpu --size 256 --clip-frames 16 --clip-stride 4 --shard-frames 64}
+OPTIONS=${OPTIONS:---engine cpu --size 320 --clip-frames 16 --clip-stride 4 --shard-frames 64}
 TRY=${TRY:-undisturbed unshared autoscaled disturbed}
 NET=10.77.0
 BUCKET=s3://flowprep
@@ -221,16 +221,16 @@ disturbed() {
     extract "$BUCKET/rough" &
     run=$!
     until_true said 3 '"event": "shard"'
-    killed=$EPOCHSECONDS
-    kill_host h1
-    until_true said 1 "node h1 .* is gone"
-    passed "h1 killed: its loss was known after $(since "$killed" "node h1 .* is gone") s"
     cut=$EPOCHSECONDS
     ip link set fp-h2 down
+    killed=$EPOCHSECONDS
+    kill_host h1
     joined=$EPOCHSECONDS
     add h4 5
     until_true said 1 "node h4 .*: 1 workers more"
     passed "h4 added: it had a worker after $(since "$joined" "node h4 .*: 1 workers more") s"
+    until_true said 1 "node h1 .* is gone"
+    passed "h1 killed: its loss was known after $(since "$killed" "node h1 .* is gone") s"
     until_true said 1 "node h2 .* is gone"
     passed "link of h2 cut: its loss was known after $(since "$cut" "node h2 .* is gone") s"
     sleep $((cut + CUT_S - EPOCHSECONDS))

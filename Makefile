@@ -37,10 +37,10 @@ test-s3: .venv/installed ## a bucket whose server fails, is full, lets nobody in
 images: ## both images, built and tried without a container engine, as root on Debian (docs/images.md)
 	tests/docker/build.sh
 
-test-slurm: .venv/installed ## the SLURM file on a SLURM of its own, ten minutes, as root on Debian
+test-slurm: .venv/installed ## the SLURM file on a SLURM of its own, 13 minutes, as root on Debian
 	tests/cluster/slurm.sh
 
-test-hosts: .venv/installed ## a Ray cluster of hosts that are killed, cut off and added, ten minutes, as root on Debian
+test-hosts: .venv/installed ## a Ray cluster of hosts that are killed, cut off and added, 13 minutes, as root on Debian
 	tests/cluster/hosts.sh ../shared/videos
 
 check: .venv/installed ## lint, format, types

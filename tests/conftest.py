@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from flowprep.cli import main
 from flowprep.synth import Motion, render, write_video
 
+sys.path.append(str(Path(__file__).parent))
 MakeVideo = Callable[..., Path]
 Cli = Callable[..., Result]
 Extract = Callable[..., Path]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medias import media_of
 
 from flowprep.clips import clip_key, clips_of, pieces, taken_frames, windows
 from flowprep.config import Settings
@@ -30,19 +31,8 @@ RATES = st.sampled_from(
 def media(
     pts: list[int], time_base: Fraction = Fraction(1, 1000), last: int | None = None
 ) -> Media:
-    return Media(
-        container="mov",
-        codec="h264",
-        pix_fmt="yuv420p",
-        width=64,
-        height=48,
-        rotation_deg=0,
-        sar=Fraction(1),
-        transfer="",
-        time_base=time_base,
-        pts=np.array(pts, np.int64),
-        end_pts=(pts[-1] if pts else 0) + (last if last is not None else 1),
-    )
+    end_pts = (pts[-1] if pts else 0) + (last if last is not None else 1)
+    return media_of(pts, time_base, end_pts)
 
 
 def regular(rate: Fraction, n: int, time_base: Fraction | None = None) -> Media:

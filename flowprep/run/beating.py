@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -23,7 +22,7 @@ from flowprep.run.job import ShardJob
 from flowprep.run.reporting import Progress
 from flowprep.shard.heartbeat import RunBeat, WorkerBeat
 from flowprep.shard.layout import Layout
-from flowprep.storage import Place, briefly, listed, write_whole
+from flowprep.storage import Place, briefly, each, listed, write_whole
 
 RUN_EVERY_S = 15.0
 WORKER_EVERY_S = 60.0
@@ -32,7 +31,6 @@ FIRST_S = 3.0
 WINDOW_S = 600.0
 LEAVE_S = 10.0
 """A write that hangs is not waited for any longer."""
-N_DELETERS = 32
 
 Tell = Callable[[str], None]
 
@@ -62,9 +60,9 @@ def clear(layout: Layout) -> None:
     if not layout.is_remote:
         shutil.rmtree(str(layout.heartbeats), ignore_errors=True)
         return
-    with suppress(OSError, FlowprepError), briefly(), ThreadPoolExecutor(N_DELETERS) as pool:
-        left = [layout.heartbeats / name for name in listed(layout.heartbeats)]
-        list(pool.map(_unlink, left))
+    with suppress(OSError, FlowprepError), briefly():
+        for _ in each(_unlink, [layout.heartbeats / name for name in listed(layout.heartbeats)]):
+            pass
 
 
 def _unlink(place: Place) -> None:

@@ -20,7 +20,7 @@ from flowprep.manifest import Manifest
 from flowprep.quantize import make_quantizer
 from flowprep.records import I64, Failure, Video
 from flowprep.run.executors import Resources
-from flowprep.run.kept import are_planned, kept_clips, tell_settled
+from flowprep.run.kept import PlannedClip, are_planned, kept_clips, tell_settled
 from flowprep.run.labelling import labelled
 from flowprep.run.members import check_members
 from flowprep.run.plan import class_list, make_plan
@@ -112,9 +112,7 @@ def prepare(
     source, class_order = labelled(source, settings.labels, places, report, old, display)
     removed = known_removed(layout)
     wanted = replace(source, videos=kept_videos(source.videos, removed))
-    out = removed.records and {v.path for v in source.videos if removed.has_part(v.path)}
-    if n_out := len(out):
-        display.note(f"{n_out} videos of the source were removed, or clips of them, and stay out")
+    _tell_removed(source, removed, display)
     settled = load_settled(layout, settings)
     cached = _cached(layout, settled)
     videos = _probed(request, layout, display, workplace, wanted, removed, cached, dry)
@@ -124,12 +122,9 @@ def prepare(
     plan, is_settled = old, True
     is_stored = videos is cached and videos.sha256 == settled
     if not is_stored:
-        keys = {failure.key for failures in failed.values() for failure in failures}
         videos, clips = kept_clips(videos, settings, removed)
-        rows = make_plan(clips, settings, old, committed, keys)
-        said = {clip.key: clip for clip in clips}
-        tell_settled(rows, said, committed, display)
-        plan, is_settled = Plan.of(rows), are_planned(rows, said)
+        keys = {failure.key for failures in failed.values() for failure in failures}
+        plan, is_settled = _replanned(clips, settings, old, committed, keys, display)
     again = {shard: _others(plan, shard, failed[shard]) for shard in failed}
     work = Work(
         source=source,
@@ -149,6 +144,29 @@ def prepare(
     )
     check_members(layout, _to_make(work), display)
     return work
+
+
+def _tell_removed(source: Source, removed: Removed, display: Display) -> None:
+    out = removed.records and {v.path for v in source.videos if removed.has_part(v.path)}
+    if out:
+        display.note(
+            f"{len(out)} videos of the source were removed, or clips of them, and stay out"
+        )
+
+
+def _replanned(
+    clips: list[PlannedClip],
+    settings: Settings,
+    old: Plan,
+    committed: set[str],
+    failed: set[str],
+    display: Display,
+) -> tuple[Plan, bool]:
+    """The plan now, and whether it has these clips, as they are, and no other."""
+    rows = make_plan(clips, settings, old, committed, failed)
+    said = {clip.key: clip for clip in clips}
+    tell_settled(rows, said, committed, display)
+    return Plan.of(rows), are_planned(rows, said)
 
 
 def _others(plan: Plan, shard: str, failed: list[Failure]) -> frozenset[str]:

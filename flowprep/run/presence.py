@@ -6,21 +6,19 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
 
 from flowprep.shard.heartbeat import MOST_BYTES, Beat, RunBeat, WorkerBeat, parse_beat
 from flowprep.shard.layout import Layout
-from flowprep.storage import Place, listed
+from flowprep.storage import Place, each, listed, read_if_there
 
 SPARE_S = 5.0
 """A heartbeat may come so much late: writing takes time, and stores tell whole seconds."""
 MOST_SKEW_S = 900.0
 """Clocks differ by no more than this: object storage refuses requests that do."""
 LOOK_EVERY_S = 1.0
-N_READERS = 32
 
 B = TypeVar("B", RunBeat, WorkerBeat)
 
@@ -99,9 +97,8 @@ def _heard(layout: Layout) -> tuple[Heard[RunBeat] | None, list[Heard[WorkerBeat
     """The heartbeats that are there. They may come and go meanwhile."""
     stamps = listed(layout.heartbeats)
     names = [name for name, (size_bytes, _) in stamps.items() if size_bytes <= MOST_BYTES]
-    with ThreadPoolExecutor(N_READERS) as pool:
-        data = pool.map(_read, [layout.heartbeats / name for name in names])
-        read = dict(zip(names, data, strict=True))
+    data = each(_read, [layout.heartbeats / name for name in names])
+    read = dict(zip(names, data, strict=True))
     run = parse_beat(RunBeat, read.pop(layout.run_beat.name, b""))
     workers = {name: parse_beat(WorkerBeat, data) for name, data in read.items()}
     written_s = {name: mtime_ns / 1e9 for name, (_, mtime_ns) in stamps.items()}
@@ -112,10 +109,7 @@ def _heard(layout: Layout) -> tuple[Heard[RunBeat] | None, list[Heard[WorkerBeat
 
 def _read(place: Place) -> bytes:
     """b"" when it is gone."""
-    try:
-        return place.read_bytes()
-    except FileNotFoundError:
-        return b""
+    return read_if_there(place) or b""
 
 
 def _is_fresh(heard: Heard[RunBeat]) -> bool:

@@ -163,10 +163,8 @@ def _now(site: Site, source: Source, wanted: set[str]) -> list[Video]:
     """The videos as their files are now, those of one path together. Those of another time are
     probed.
     """
-    root, videos = (
-        source.root,
-        sorted((video for video in source.videos if video.path in wanted), key=identity),
-    )
+    root = source.root
+    videos = sorted((video for video in source.videos if video.path in wanted), key=identity)
     before = {video.path: video for video in videos}
     seen = [manifest.current(video, root, lambda now: now) for video in before.values()]
     touched = [now for now in seen if not now.reason and now.mtime_ns != before[now.path].mtime_ns]

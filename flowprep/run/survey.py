@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from flowprep.errors import FlowprepError
-from flowprep.run.presence import N_READERS
 from flowprep.shard.index import load_dataset, parse_failed
 from flowprep.shard.layout import Layout
 from flowprep.shard.plan import Plan, read_plan
 from flowprep.shard.tables import parquet_file
-from flowprep.storage import listed
+from flowprep.storage import Place, each, listed
 
 T = TypeVar("T")
 MOST_MARKS = 1000
@@ -63,8 +61,7 @@ class Survey:
         since = [shard for shard, mtime_ns in self.marks.items() if mtime_ns >= told_ns]
         since.sort(key=self.marks.__getitem__, reverse=True)
         before = self.marks.keys() - set(since)
-        with ThreadPoolExecutor(N_READERS) as pool:
-            found = list(pool.map(self._failed_of, since[:MOST_MARKS]))
+        found = each(self._failed_of, map(self._layout.mark, since[:MOST_MARKS]))
         return sum(found) + sum(s in before for s in told or ()), len(since[MOST_MARKS:])
 
     def _failures(self) -> list[str]:
@@ -73,8 +70,7 @@ class Survey:
             shards: list[str] = table.read(columns=["shard"])["shard"].to_pylist()
         return shards
 
-    def _failed_of(self, shard: str) -> int:
-        mark = self._layout.mark(shard)
+    def _failed_of(self, mark: Place) -> int:
         return self._read(f"shards/{mark.name}", lambda: len(parse_failed(mark.read_bytes())), 0)
 
     def _read(self, name: str, load: Callable[[], T], otherwise: T) -> T:

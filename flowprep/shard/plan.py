@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,9 +85,6 @@ class Plan:
 
     def rows(self, places: I64) -> list[PlanRow]:
         return [PlanRow(**row) for row in self.table.take(places).to_pylist()]
-
-    def column(self, name: str) -> Any:
-        return self.table[name]
 
 
 def plan_bytes(plan: Iterable[PlanRow]) -> bytes:

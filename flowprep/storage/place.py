@@ -24,7 +24,7 @@ Stamps = Callable[[str], tuple[int, int]]
 PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 NOT_LISTED = (FileNotFoundError, NotADirectoryError, PermissionError)
 N_READERS = 32
-"""Small objects that are read at a time."""
+"""Objects that are asked for at a time."""
 
 
 def place_of(text: str, flag: str) -> Place:
@@ -82,7 +82,7 @@ def listed(folder: Place) -> dict[str, tuple[int, int]]:
 
 
 def each(load: Callable[[Place], T], places: Iterable[Place]) -> Iterator[T]:
-    """What `load` makes of each file, in order; objects are loaded many at a time."""
+    """What `load` makes of each file, or does to it, in order; objects many at a time."""
     some = list(places)
     if not some or isinstance(some[0], Path):
         yield from map(load, some)
@@ -140,8 +140,7 @@ def stamps(root: Place) -> Stamps:
 def stamps_of(root: Place, paths: Iterable[str]) -> Stamps:
     """The same for these paths and URLs only; objects are asked for many at a time."""
     far = [p for p in dict.fromkeys(paths) if isinstance(join(root, p), RemotePath)]
-    with ThreadPoolExecutor(N_READERS) as pool:
-        known = dict(zip(far, pool.map(lambda p: _tried(join(root, p)), far), strict=True))
+    known = dict(zip(far, each(_tried, [join(root, path) for path in far]), strict=True))
 
     def told(path: str) -> tuple[int, int]:
         found = known[path] if path in known else _tried(join(root, path))

@@ -5,19 +5,19 @@ python tests/bench/scale_probing.py WORKERS SOURCE    # one round, for scale.py
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import machine
+
+sys.path.append(str(Path(__file__).parents[1] / "storage"))
+from s3server import s3_server
 
 VIDEOS = ("arm_wrestling.mp4", "mmaction2_test.avi", "v_GGSY1Qvo990.mp4", "v_ZNVhz7ctTq0.mp4")
 """Web videos of 7 to 18 s, of some hundred frames each."""
@@ -30,13 +30,12 @@ def rows(rounds: int) -> list[Row]:
         source = Path(folder) / "src"
         _link(source, N_LOCAL)
         found = [_best("local files", n, str(source), {}, rounds) for n in (1, 2)]
-        with served(Path(folder) / "log") as server:
+        with s3_server(Path(folder)) as server:
             _upload(server.client(), N_OBJECTS)
             for n_workers in (1, 2):
-                before = len(server.requests())
+                server.fault()  # counts from 0
                 row = _best("S3", n_workers, "s3://data/src", server.env, rounds)
-                n_probed = rounds * N_OBJECTS
-                row["requests a video"] = (len(server.requests()) - before) / n_probed
+                row["requests a video"] = len(server.requests()) / (rounds * N_OBJECTS)
                 found.append(row)
     return [{k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()} for r in found]
 
@@ -51,28 +50,9 @@ def _link(folder: Path, n: int) -> None:
 
 
 def _upload(client: Any, n: int) -> None:
-    client.create_bucket(Bucket="data")
     for i in range(n):
         name = VIDEOS[i % len(VIDEOS)]
         client.upload_file(str(machine.SHARED_VIDEOS / name), "data", f"src/{i:05d}-{name}")
-
-
-@contextmanager
-def served(log: Path) -> Iterator[Any]:
-    """The server of tests/storage."""
-    path = Path(__file__).resolve().parents[1] / "storage" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("s3_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    server = module.S3(module.free_port(), log)
-    command = [sys.executable, "-m", "moto.server", "-p", str(server.port)]
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        module.wait_for(server.port)
-        yield server
-        process.kill()
 
 
 def _best(kind: str, n_workers: int, source: str, env: dict[str, str], rounds: int) -> Row:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medias import media_of
 
 from flowprep import manifest
 from flowprep.clips import clips_of
@@ -124,23 +125,7 @@ def medias(draw: st.DrawFn) -> Media:
     start = draw(st.sampled_from([0, 1, -7 * usual, 10**6]))
     pts = start + np.cumsum(np.array([0, *gaps], np.int64))
     last = draw(st.one_of(st.just(usual), st.integers(1, 5 * usual)))
-    return media(pts, base, int(pts[-1]) + last)
-
-
-def media(pts: np.ndarray, base: Fraction, end_pts: int) -> Media:
-    return Media(
-        container="mov",
-        codec="h264",
-        pix_fmt="yuv420p",
-        width=64,
-        height=48,
-        rotation_deg=0,
-        sar=Fraction(1),
-        transfer="",
-        time_base=base,
-        pts=pts,
-        end_pts=end_pts,
-    )
+    return media_of(pts, base, int(pts[-1]) + last)
 
 
 def video(number: int, of: Media | None, **fields: object) -> Video:
@@ -201,7 +186,7 @@ def test_removed_clips_are_not_planned_and_videos_without_one_go(
 @pytest.mark.parametrize("end_pts", [-5, 0, 1])
 def test_a_single_frame_that_ends_before_it_begins(end_pts: int) -> None:
     """And no other video beside it."""
-    videos = [video(0, media(np.array([3]), Fraction(1, 25), end_pts))]
+    videos = [video(0, media_of(np.array([3]), Fraction(1, 25), end_pts))]
     _, clips = kept_clips(Manifest.of(videos), Settings(), Removed())
     assert [clip.n_frames for clip in clips] == [0]
 
@@ -217,7 +202,7 @@ def test_times_that_leave_64_bits_or_go_backwards(fps: float) -> None:
     ]
     rules = Settings(fps=fps)
     videos = [
-        video(n, media(pts, Fraction(1, 1000), int(pts[-1]) + 1)) for n, pts in enumerate(wild)
+        video(n, media_of(pts, Fraction(1, 1000), int(pts[-1]) + 1)) for n, pts in enumerate(wild)
     ]
     for some in (videos[1:], videos[2:], videos[2:3]):
         _, clips = kept_clips(Manifest.of(some), rules, Removed())
@@ -246,7 +231,7 @@ def test_frame_times_of_a_constant_rate_take_no_room() -> None:
 def test_a_manifest_reads_back_whatever_part_is_asked_for(tmp_path: Path, n: int) -> None:
     path = tmp_path / "manifest.parquet"
     videos = [
-        video(i, None if i % 7 == 3 else media(np.arange(i % 5) * 40, Fraction(1, 1000), 200))
+        video(i, None if i % 7 == 3 else media_of(np.arange(i % 5) * 40, Fraction(1, 1000), 200))
         for i in range(n)
     ]
     path.write_bytes(manifest.to_bytes(videos))

@@ -20,7 +20,8 @@ from flowprep.config import Settings
 from flowprep.frametimes import pack, unpack
 from flowprep.manifest import Manifest
 from flowprep.records import Media, Video
-from flowprep.run.kept import kept_clips
+from flowprep.run.kept import PlannedClip, are_planned, kept_clips
+from flowprep.shard.plan import PlanRow
 from flowprep.shard.removed import Removed, name_sha256
 
 MANY = settings(max_examples=150, deadline=None)
@@ -242,3 +243,13 @@ def test_a_manifest_reads_back_whatever_part_is_asked_for(tmp_path: Path, n: int
             got, want = stored[place], videos[place]
             assert (got.media is None) == (want.media is None)
             assert not got.media or got.media.pts.tolist() == want.media.pts.tolist()
+
+
+def test_a_plan_has_the_clips_exactly_or_not() -> None:
+    clips = [PlannedClip(f"k-0000-{i:04d}", "p", "train", "a", 5) for i in range(3)]
+    rows = [PlanRow(shard="train-000000", **clip._asdict()) for clip in clips]
+    said = {clip.key: clip for clip in clips}
+    assert are_planned(rows, said)
+    assert not are_planned(rows[1:], said)
+    assert not are_planned([*rows, rows[0]], said)
+    assert not are_planned([replace(rows[0], label="b"), *rows[1:]], said)

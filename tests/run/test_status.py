@@ -357,6 +357,29 @@ def test_heartbeats_that_cannot_be_written_cost_nothing(
     assert _asked(cli, out, 0)["state"] == "finished"
 
 
+def _worker_beats(out: Path, shard: str) -> Path:
+    """As a worker elsewhere that is on a shard for a minute."""
+    on = {"shard": shard, "shard_s": 60.0, "clips": 1, "clips_ended": 0, "clips_failed": 0}
+    window = {"window_s": 60.0, "window_clips": 1, "window_flows": 7, "window_pairs": 7}
+    who = {name: BEAT[name] for name in ("host", "pid", "number", "next_s", "age_s")}
+    path = out / "_flowprep" / "heartbeats" / "worker-3.json"
+    path.write_text(json.dumps(who | on | window | {"worker": 3, "pairs_ended": 0}))
+    return path
+
+
+@pytest.mark.parametrize(("behind_s", "is_lost"), [(1, False), (3600, True)])
+def test_a_worker_that_falls_silent_is_lost(
+    behind_s: float, is_lost: bool, finished: Path, cli: Any
+) -> None:
+    """Nobody has got its shard instead; both times are those of the storage."""
+    Elsewhere(finished, 0).beat()
+    beat = _worker_beats(finished, "train-000099")
+    os.utime(beat, (time.time() - behind_s,) * 2)
+    told = _asked(cli, finished, 0)
+    assert [w["lost"] for w in told["workers"]] == [is_lost]
+    assert (told["flows_per_s"] > 0, told["shards"]["in_work"]) == (not is_lost, int(not is_lost))
+
+
 @pytest.mark.parametrize(("marked_ago_s", "n_in_work"), [(0, 0), (1000, 1)])
 def test_a_shard_with_a_mark_is_in_work_when_it_is_tried_again(
     marked_ago_s: float, n_in_work: int, finished: Path, cli: Any
@@ -365,10 +388,6 @@ def test_a_shard_with_a_mark_is_in_work_when_it_is_tried_again(
     mark = next(finished.glob("_flowprep/shards/*.json"))
     os.utime(mark, (time.time() - marked_ago_s,) * 2)
     Elsewhere(finished, 0).beat()
-    on = {"shard": mark.stem, "shard_s": 60.0, "clips": 1, "clips_ended": 0, "clips_failed": 0}
-    window = {"window_s": 60.0, "window_clips": 1, "window_flows": 7, "window_pairs": 7}
-    who = {name: BEAT[name] for name in ("host", "pid", "number", "next_s", "age_s")}
-    beat = who | on | window | {"worker": 3, "pairs_ended": 0}
-    (finished / "_flowprep" / "heartbeats" / "worker-3.json").write_text(json.dumps(beat))
+    _worker_beats(finished, mark.stem)
     told = _asked(cli, finished, 0)
     assert (told["shards"]["in_work"], told["workers"][0]["shard"]) == (n_in_work, mark.stem)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from flowprep.errors import FlowprepError, StoreDown, StoreError
-from flowprep.storage import RemotePath, lease, place_of, trouble
+from flowprep.storage import RemotePath, lease, place_of, sending, trouble
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class Coded(Exception):
@@ -125,6 +129,37 @@ def test_trouble_with_one_object_is_told_as_that(
     with pytest.raises(kind):
         trouble.attempt(failing(error), "s3://b/k")
     assert waits == []
+
+
+class Garbling:
+    """A store in which the first few objects arrive with a byte changed. It tells their hash, as S3
+    does, or another ETag, as some do.
+    """
+
+    def __init__(self, n_garbled: int, tells_hash: bool) -> None:
+        self.left, self.tells_hash, self.held = n_garbled, tells_hash, b""
+
+    def _about(self) -> dict[str, object]:
+        etag = hashlib.md5(self.held).hexdigest() if self.tells_hash else "opaque"
+        return {"ETag": f'"{etag}"', "size": len(self.held), "LastModified": NOW, "type": "file"}
+
+    def pipe_file(self, key: str, data: bytes) -> dict[str, object]:
+        self.held = bytes([data[0] ^ 1]) + data[1:] if self.left else data
+        self.left = max(0, self.left - 1)
+        return self._about()
+
+    def info(self, key: str) -> dict[str, object]:
+        return self._about()
+
+    def cat_file(self, key: str, start: int, end: int) -> bytes:
+        return self.held[start:end]
+
+
+@pytest.mark.parametrize("tells_hash", [True, False])
+def test_a_byte_that_changes_on_the_way_is_sent_again(tells_hash: bool, waits: list[float]) -> None:
+    store, data = Garbling(2, tells_hash), b"what a shard is made of"
+    trouble.attempt(lambda: sending.put(store, "bucket/key", data), "s3://bucket/key")
+    assert (store.held, len(waits)) == (data, 2)
 
 
 def test_a_url_is_one_place() -> None:
